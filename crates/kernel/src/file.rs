@@ -12,7 +12,8 @@ use crate::{Error, Result};
 /// The file must exist; it is neither created nor truncated. The error names the path.
 pub fn write_control(path: &Path, value: &str) -> Result<()> {
     let failed = |call| move |errno| Error::new(call, path.display().to_string(), errno);
-    let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).map_err(failed("open"))?;
+    let file =
+        rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).map_err(failed("open"))?;
     let args = || {
         use std::os::fd::AsRawFd;
         vec![

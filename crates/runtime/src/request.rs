@@ -1,0 +1,87 @@
+//! What the engine asks of a monitor: an OCI configuration and what the specification has no words for.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::spec::Spec;
+
+/// The version of [`Request`]; another one is refused, never guessed at.
+pub const VERSION: u32 = 1;
+
+/// One container to run, as the monitor reads it from `request.json` in the container's directory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The container's id, 64 hexadecimal digits.
+    pub id: String,
+    /// The OCI configuration. Its `root.path` is not used: `root` below says more.
+    pub spec: Spec,
+    /// What the root file system is made of.
+    pub root: RootFileSystem,
+    /// The user as typed (`name`, `uid`, `name:group`), looked up under the container's root; none is `spec.process.user`.
+    pub user: Option<String>,
+    /// Which system calls are allowed.
+    pub seccomp: SeccompChoice,
+    /// Whether a small first process reaps orphans and forwards signals.
+    pub init: bool,
+    /// Whether standard input stays open.
+    pub interactive: bool,
+    /// Whether uid_map needs `newuidmap` and `newgidmap`.
+    pub map_with_helpers: bool,
+    /// The parent control group, `--cgroup-parent`.
+    pub cgroup_parent: Option<String>,
+    /// Whether the container is removed when it ends.
+    pub remove: bool,
+    /// The container's directory in the persistent root.
+    pub directory: PathBuf,
+    /// The container's directory in the volatile root.
+    pub state_directory: PathBuf,
+}
+
+/// What the root file system is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RootFileSystem {
+    /// A directory, used as it is (`--rootfs`).
+    Directory(PathBuf),
+    /// Union mounts, the first on `/`, the others on directories below it.
+    Overlays(Vec<Overlay>),
+}
+
+/// One union mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overlay {
+    /// Where, inside the container: `/` for the root.
+    pub target: PathBuf,
+    /// The read-only layers, the LOWEST first.
+    pub lower: Vec<PathBuf>,
+    /// Where changes go; none makes the mount read-only.
+    pub upper: Option<Upper>,
+    /// Whether overlayfs keeps its marks in `user.overlay.*` (needed in a user namespace).
+    pub userxattr: bool,
+    /// Whether nothing is ever synced: the container's changes die with it.
+    pub volatile: bool,
+}
+
+/// The writable part of a union mount. Both directories are on one file system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upper {
+    /// The directory of changes.
+    pub upper: PathBuf,
+    /// overlayfs' own directory.
+    pub work: PathBuf,
+}
+
+/// Which system calls the container may make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SeccompChoice {
+    /// The default profile for the container's capabilities.
+    Default,
+    /// All.
+    Unconfined,
+    /// A profile in docker's or the specification's JSON form, as read from the user's file.
+    Profile(String),
+}
