@@ -11,7 +11,15 @@
 
 mod error;
 pub mod file;
+pub mod identity;
+pub mod mount;
+pub mod namespace;
+pub mod netlink;
+pub mod process;
+mod raw;
 pub mod record;
+pub mod signal;
+pub mod socket;
 
 pub use error::{Error, Result};
 pub use rustix::io::Errno;

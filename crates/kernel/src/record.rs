@@ -221,11 +221,20 @@ impl Log {
                 std::slice::from_raw_parts(self.memory.cast::<u8>().add(HEADER + at + PREFIX), length)
             };
             if let Ok(event) = serde_json::from_slice(text) {
-                events.push(event);
+                add(&mut events, event);
             }
             at += entry_size(length);
         }
         events
+    }
+}
+
+/// Adds an event; the correction of an execve that failed replaces what was noted before the call.
+fn add(events: &mut Vec<Event>, event: Event) {
+    let noted = |earlier: &&mut Event| earlier.actor == event.actor && earlier.start_ns == event.start_ns;
+    match events.iter_mut().rfind(noted) {
+        Some(earlier) if event.call.starts_with("execve") => *earlier = event,
+        _ => events.push(event),
     }
 }
 
@@ -266,6 +275,38 @@ fn now_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
+/// The result field of a failed call.
+pub(crate) fn failure(errno: Errno) -> i64 {
+    -i64::from(errno.raw_os_error())
+}
+
+/// The time before a call, when recording is on.
+pub(crate) fn begin() -> Option<u64> {
+    is_on().then(now_ns)
+}
+
+/// Records a call that began at `start`; nothing when recording is off. Returns where, for [`correct`].
+pub(crate) fn end(
+    start: Option<u64>,
+    call: &'static str,
+    result: i64,
+    args: impl FnOnce() -> Vec<Arg>,
+) -> Option<Event> {
+    let start_ns = start?;
+    let event = Event {
+        actor: current_actor(),
+        duration_ns: now_ns().saturating_sub(start_ns),
+        chapter: current_chapter(),
+        call: call.to_owned(),
+        args: args(),
+        result,
+        start_ns,
+        why: current_why().to_owned(),
+    };
+    append(&event);
+    Some(event)
+}
+
 /// Makes a call and records it. `args` runs only when recording is on.
 pub(crate) fn act<T>(
     call: &'static str,
@@ -273,44 +314,29 @@ pub(crate) fn act<T>(
     result: impl FnOnce(&T) -> i64,
     f: impl FnOnce() -> std::result::Result<T, Errno>,
 ) -> std::result::Result<T, Errno> {
-    if !is_on() {
-        return f();
-    }
-    let (actor, start_ns) = (current_actor(), now_ns());
+    let start = begin();
     let outcome = f();
-    let duration_ns = now_ns().saturating_sub(start_ns);
-    let result = match &outcome {
+    let value = match &outcome {
         Ok(value) => result(value),
-        Err(errno) => -i64::from(errno.raw_os_error()),
+        Err(errno) => failure(*errno),
     };
-    append(&Event {
-        actor,
-        chapter: current_chapter(),
-        call: call.to_owned(),
-        args: args(),
-        result,
-        start_ns,
-        duration_ns,
-        why: current_why().to_owned(),
-    });
+    end(start, call, value, args);
     outcome
 }
 
 /// Records a call that does not return when it succeeds (execve), before it is made.
-pub(crate) fn act_without_return(call: &'static str, args: impl FnOnce() -> Vec<Arg>) {
-    if !is_on() {
-        return;
+pub(crate) fn act_without_return(call: &'static str, args: impl FnOnce() -> Vec<Arg>) -> Option<Event> {
+    end(begin(), call, 0, args)
+}
+
+/// Records that the call noted by [`act_without_return`] failed after all: a second event with the error, which
+/// [`Log::events`] puts in the first one's place.
+pub(crate) fn correct(entry: Option<Event>, errno: Errno) {
+    if let Some(mut event) = entry {
+        event.duration_ns = now_ns().saturating_sub(event.start_ns);
+        event.result = failure(errno);
+        append(&event);
     }
-    append(&Event {
-        actor: current_actor(),
-        chapter: current_chapter(),
-        call: call.to_owned(),
-        args: args(),
-        result: 0,
-        start_ns: now_ns(),
-        duration_ns: 0,
-        why: current_why().to_owned(),
-    });
 }
 
 impl fmt::Display for Arg {

@@ -1,0 +1,460 @@
+//! Mounts: the descriptor-based calls of Linux 5.2 and later, and mount(2) where they do not reach.
+
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::ptr;
+
+use bitflags::bitflags;
+use rustix::io::Errno;
+
+use crate::raw::{c_string, check, owned, shown};
+use crate::record::{Arg, act};
+use crate::{Error, Result};
+
+bitflags! {
+    /// Flags of mount(2).
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct MountFlags: u64 {
+        /// Read-only.
+        const RDONLY = libc::MS_RDONLY;
+        /// Set-user-id bits do nothing.
+        const NOSUID = libc::MS_NOSUID;
+        /// Device nodes do nothing.
+        const NODEV = libc::MS_NODEV;
+        /// Nothing can be executed.
+        const NOEXEC = libc::MS_NOEXEC;
+        /// Change flags of an existing mount.
+        const REMOUNT = libc::MS_REMOUNT;
+        /// Do not follow access times.
+        const NOATIME = libc::MS_NOATIME;
+        /// Make a tree visible a second time.
+        const BIND = libc::MS_BIND;
+        /// With everything mounted below.
+        const REC = libc::MS_REC;
+        /// Share mount events with nobody.
+        const PRIVATE = libc::MS_PRIVATE;
+        /// Get mount events, send none.
+        const SLAVE = libc::MS_SLAVE;
+        /// Share mount events both ways.
+        const SHARED = libc::MS_SHARED;
+        /// Cannot be bound elsewhere.
+        const UNBINDABLE = libc::MS_UNBINDABLE;
+    }
+
+    /// Attributes of one mount: fsmount(2), mount_setattr(2).
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub struct MountAttributes: u64 {
+        /// Read-only.
+        const RDONLY = 0x1;
+        /// Set-user-id bits do nothing.
+        const NOSUID = 0x2;
+        /// Device nodes do nothing.
+        const NODEV = 0x4;
+        /// Nothing can be executed.
+        const NOEXEC = 0x8;
+        /// Access times are never written.
+        const NOATIME = 0x10;
+        /// Access times are always written.
+        const STRICTATIME = 0x20;
+        /// Access times of directories are not written.
+        const NODIRATIME = 0x80;
+        /// Owners are shifted by a user namespace.
+        const IDMAP = 0x10_0000;
+        /// Symbolic links are not followed.
+        const NOSYMFOLLOW = 0x20_0000;
+    }
+
+    /// Flags of open_tree(2).
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct OpenTree: u64 {
+        /// A new detached mount of the tree.
+        const CLONE = 1;
+        /// Close on exec.
+        const CLOEXEC = libc::O_CLOEXEC as u64;
+        /// With everything mounted below.
+        const RECURSIVE = libc::AT_RECURSIVE as u64;
+        /// The descriptor itself, not a path below it.
+        const EMPTY_PATH = libc::AT_EMPTY_PATH as u64;
+        /// A symbolic link itself.
+        const SYMLINK_NOFOLLOW = libc::AT_SYMLINK_NOFOLLOW as u64;
+    }
+}
+
+fn words<F: bitflags::Flags>(flags: &F) -> String {
+    flags.iter_names().map(|(name, _)| name).collect::<Vec<_>>().join("|")
+}
+
+fn flags_arg<F: bitflags::Flags<Bits = u64>>(flags: &F) -> Arg {
+    Arg::Flags(flags.bits(), words(flags))
+}
+
+/// Where a call with a directory descriptor and a path begins.
+#[derive(Debug, Clone, Copy)]
+pub struct At<'a> {
+    /// The directory, or nothing for the working directory.
+    pub directory: Option<BorrowedFd<'a>>,
+    /// The path from there; empty for the directory itself.
+    pub path: &'a Path,
+    /// What it is, for errors and the record.
+    pub name: &'a str,
+}
+
+impl<'a> At<'a> {
+    /// An open file or directory.
+    pub fn fd(fd: BorrowedFd<'a>, name: &'a str) -> Self {
+        Self { directory: Some(fd), path: Path::new(""), name }
+    }
+
+    /// A path from the working directory.
+    pub fn path(path: &'a Path) -> Self {
+        Self { directory: None, path, name: "" }
+    }
+
+    fn number(&self) -> i32 {
+        self.directory.map_or(libc::AT_FDCWD, |fd| fd.as_raw_fd())
+    }
+
+    fn shown(&self) -> String {
+        match (self.path.as_os_str().is_empty(), self.name.is_empty()) {
+            (true, _) => self.name.to_owned(),
+            (false, true) => shown(self.path),
+            (false, false) => format!("{}/{}", self.name, self.path.display()),
+        }
+    }
+
+    fn args(&self) -> [Arg; 2] {
+        let directory = match self.directory {
+            Some(fd) => Arg::Fd(fd.as_raw_fd(), self.name.to_owned()),
+            None => Arg::Fd(libc::AT_FDCWD, "working directory".to_owned()),
+        };
+        [directory, Arg::Str(shown(self.path))]
+    }
+}
+
+/// `mount(source, target, fstype, flags, data)`. See mount(2).
+pub fn mount(source: &str, target: &Path, kind: &str, flags: MountFlags, data: &str) -> Result<()> {
+    let failed = |errno| Error::new("mount", shown(target), errno);
+    let source_c = c_string("mount", source)?;
+    let target_c = c_string("mount", target)?;
+    let kind_c = c_string("mount", kind)?;
+    let data_c = c_string("mount", data)?;
+    let args = || {
+        vec![
+            Arg::Str(source.to_owned()),
+            Arg::Str(shown(target)),
+            Arg::Str(kind.to_owned()),
+            flags_arg(&flags),
+            Arg::Str(data.to_owned()),
+        ]
+    };
+    act(
+        "mount",
+        args,
+        |_| 0,
+        || {
+            // SAFETY: four strings that outlive the call.
+            check(unsafe {
+                libc::syscall(
+                    libc::SYS_mount,
+                    source_c.as_ptr(),
+                    target_c.as_ptr(),
+                    kind_c.as_ptr(),
+                    flags.bits(),
+                    data_c.as_ptr(),
+                )
+            })
+        },
+    )
+    .map_err(failed)?;
+    Ok(())
+}
+
+/// `umount2(target, MNT_DETACH)`: takes a tree out of sight at once. See umount(2).
+pub fn unmount_detached(target: &Path) -> Result<()> {
+    let target_c = c_string("umount2", target)?;
+    let flags = || Arg::Flags(libc::MNT_DETACH as u64, "MNT_DETACH".to_owned());
+    act(
+        "umount2",
+        || vec![Arg::Str(shown(target)), flags()],
+        |_| 0,
+        || {
+            // SAFETY: one string that outlives the call.
+            check(unsafe { libc::syscall(libc::SYS_umount2, target_c.as_ptr(), libc::MNT_DETACH) })
+        },
+    )
+    .map_err(|errno| Error::new("umount2", shown(target), errno))?;
+    Ok(())
+}
+
+/// `pivot_root(new_root, put_old)`. See pivot_root(2).
+pub fn pivot_root(new_root: &Path, put_old: &Path) -> Result<()> {
+    let (new_c, old_c) = (c_string("pivot_root", new_root)?, c_string("pivot_root", put_old)?);
+    act(
+        "pivot_root",
+        || vec![Arg::Str(shown(new_root)), Arg::Str(shown(put_old))],
+        |_| 0,
+        || {
+            // SAFETY: two strings that outlive the call.
+            check(unsafe { libc::syscall(libc::SYS_pivot_root, new_c.as_ptr(), old_c.as_ptr()) })
+        },
+    )
+    .map_err(|errno| Error::new("pivot_root", shown(new_root), errno))?;
+    Ok(())
+}
+
+/// `open_tree(dfd, path, flags)`: a descriptor of a tree of mounts, or of a detached copy of it. See open_tree(2).
+pub fn open_tree(at: At<'_>, flags: OpenTree) -> Result<OwnedFd> {
+    let mut flags = flags | OpenTree::CLOEXEC;
+    if at.path.as_os_str().is_empty() {
+        flags |= OpenTree::EMPTY_PATH;
+    }
+    let path = c_string("open_tree", at.path)?;
+    let args = || [&at.args()[..], &[flags_arg(&flags)]].concat();
+    act(
+        "open_tree",
+        args,
+        |fd: &OwnedFd| fd.as_raw_fd().into(),
+        || {
+            // SAFETY: one string that outlives the call.
+            check(unsafe { libc::syscall(libc::SYS_open_tree, at.number(), path.as_ptr(), flags.bits()) })
+                .map(owned)
+        },
+    )
+    .map_err(|errno| Error::new("open_tree", at.shown(), errno))
+}
+
+/// `move_mount(from, "", to_dfd, to_path, …)`: attaches a detached mount. See move_mount(2).
+pub fn move_mount(from: BorrowedFd<'_>, from_name: &str, to: At<'_>) -> Result<()> {
+    const F_EMPTY_PATH: u64 = 0x4;
+    const T_EMPTY_PATH: u64 = 0x40;
+    let mut flags = (F_EMPTY_PATH, "F_EMPTY_PATH".to_owned());
+    if to.path.as_os_str().is_empty() {
+        flags = (F_EMPTY_PATH | T_EMPTY_PATH, "F_EMPTY_PATH|T_EMPTY_PATH".to_owned());
+    }
+    let path = c_string("move_mount", to.path)?;
+    let args = || {
+        let [directory, target] = to.args();
+        let from = Arg::Fd(from.as_raw_fd(), from_name.to_owned());
+        vec![from, Arg::Str(String::new()), directory, target, Arg::Flags(flags.0, flags.1.clone())]
+    };
+    act(
+        "move_mount",
+        args,
+        |_| 0,
+        || {
+            // SAFETY: two strings that outlive the call.
+            check(unsafe {
+                libc::syscall(
+                    libc::SYS_move_mount,
+                    from.as_raw_fd(),
+                    c"".as_ptr(),
+                    to.number(),
+                    path.as_ptr(),
+                    flags.0,
+                )
+            })
+        },
+    )
+    .map_err(|errno| Error::new("move_mount", to.shown(), errno))?;
+    Ok(())
+}
+
+/// `fsopen(fsname, FSOPEN_CLOEXEC)`: begins a new file system instance. See fsopen(2).
+pub fn fsopen(kind: &str) -> Result<OwnedFd> {
+    let kind_c = c_string("fsopen", kind)?;
+    let args = || vec![Arg::Str(kind.to_owned()), Arg::Flags(1, "FSOPEN_CLOEXEC".to_owned())];
+    act(
+        "fsopen",
+        args,
+        |fd: &OwnedFd| fd.as_raw_fd().into(),
+        || {
+            // SAFETY: one string that outlives the call.
+            check(unsafe { libc::syscall(libc::SYS_fsopen, kind_c.as_ptr(), 1) }).map(owned)
+        },
+    )
+    .map_err(|errno| Error::new("fsopen", kind, errno))
+}
+
+/// One setting of fsconfig(2).
+#[derive(Debug, Clone, Copy)]
+pub enum Setting<'a> {
+    /// A word: `ro`, `userxattr`.
+    Flag(&'a str),
+    /// A key with a value.
+    String(&'a str, &'a str),
+    /// A key with a descriptor, and what that is.
+    Fd(&'a str, BorrowedFd<'a>, &'a str),
+    /// All is said: make the superblock.
+    Create,
+    /// All is said: change the superblock of fspick(2).
+    Reconfigure,
+}
+
+/// `fsconfig(fd, cmd, key, value, aux)`: describes the file system begun by [`fsopen`]. See fsconfig(2).
+///
+/// On failure the kernel's own message, when it left one, is part of the error's object.
+pub fn fsconfig(context: BorrowedFd<'_>, kind: &str, setting: Setting<'_>) -> Result<()> {
+    let (command, name, key, value, aux) = match setting {
+        Setting::Flag(key) => (0, "FSCONFIG_SET_FLAG", Some(key), None, 0),
+        Setting::String(key, value) => (1, "FSCONFIG_SET_STRING", Some(key), Some(value), 0),
+        Setting::Fd(key, fd, _) => (5, "FSCONFIG_SET_FD", Some(key), None, fd.as_raw_fd()),
+        Setting::Create => (6, "FSCONFIG_CMD_CREATE", None, None, 0),
+        Setting::Reconfigure => (7, "FSCONFIG_CMD_RECONFIGURE", None, None, 0),
+    };
+    let key_c = key.map(|key| c_string("fsconfig", key)).transpose()?;
+    let value_c = value.map(|value| c_string("fsconfig", value)).transpose()?;
+    let null_or_str = |text: Option<&str>| text.map_or(Arg::Int(0), |text| Arg::Str(text.to_owned()));
+    let args = || {
+        let aux = match setting {
+            Setting::Fd(_, fd, name) => Arg::Fd(fd.as_raw_fd(), name.to_owned()),
+            _ => Arg::Int(0),
+        };
+        let context = Arg::Fd(context.as_raw_fd(), kind.to_owned());
+        vec![context, Arg::Flags(command, name.to_owned()), null_or_str(key), null_or_str(value), aux]
+    };
+    act(
+        "fsconfig",
+        args,
+        |_| 0,
+        || {
+            // SAFETY: up to two strings that outlive the call; none is a null pointer, as this call allows for these commands.
+            check(unsafe {
+                libc::syscall(
+                    libc::SYS_fsconfig,
+                    context.as_raw_fd(),
+                    command,
+                    key_c.as_ref().map_or(ptr::null(), |key| key.as_ptr()),
+                    value_c.as_ref().map_or(ptr::null(), |value| value.as_ptr()),
+                    aux,
+                )
+            })
+        },
+    )
+    .map_err(|errno| Error::new("fsconfig", config_object(context, kind, setting), errno))?;
+    Ok(())
+}
+
+/// `overlay lowerdir+=/a: overlay: No such file or directory`: the setting and the kernel's message about it.
+fn config_object(context: BorrowedFd<'_>, kind: &str, setting: Setting<'_>) -> String {
+    let mut object = match setting {
+        Setting::Flag(key) => format!("{kind} {key}"),
+        Setting::String(key, value) => format!("{kind} {key}={value}"),
+        Setting::Fd(key, _, name) => format!("{kind} {key}={name}"),
+        Setting::Create | Setting::Reconfigure => kind.to_owned(),
+    };
+    let mut message = [0_u8; 512];
+    while let Ok(length @ 1..) = rustix::io::read(context, &mut message) {
+        let text = String::from_utf8_lossy(&message[..length]);
+        object.push_str(" (");
+        object.push_str(text.trim_start_matches("e ").trim());
+        object.push(')');
+    }
+    object
+}
+
+/// `fsmount(fd, FSMOUNT_CLOEXEC, attr)`: a detached mount of the file system made by [`fsconfig`]. See fsmount(2).
+pub fn fsmount(context: BorrowedFd<'_>, kind: &str, attributes: MountAttributes) -> Result<OwnedFd> {
+    let args = || {
+        vec![
+            Arg::Fd(context.as_raw_fd(), kind.to_owned()),
+            Arg::Flags(1, "FSMOUNT_CLOEXEC".to_owned()),
+            flags_arg(&attributes),
+        ]
+    };
+    act(
+        "fsmount",
+        args,
+        |fd: &OwnedFd| fd.as_raw_fd().into(),
+        || {
+            // SAFETY: takes three numbers.
+            check(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), 1, attributes.bits()) })
+                .map(owned)
+        },
+    )
+    .map_err(|errno| Error::new("fsmount", kind, errno))
+}
+
+/// What [`set_attributes`] changes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Change<'a> {
+    /// Attributes to set.
+    pub set: MountAttributes,
+    /// Attributes to clear.
+    pub clear: MountAttributes,
+    /// A new propagation type.
+    pub propagation: Option<MountFlags>,
+    /// The user namespace of an id-mapped mount; sets IDMAP.
+    pub user_namespace: Option<BorrowedFd<'a>>,
+    /// Whether all mounts below change too.
+    pub recursive: bool,
+}
+
+/// struct mount_attr of mount_setattr(2).
+#[repr(C)]
+struct MountAttr {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+/// `mount_setattr(dfd, path, flags, attr, size)`: changes attributes of a mount. See mount_setattr(2).
+pub fn set_attributes(at: At<'_>, change: Change<'_>) -> Result<()> {
+    let mut set = change.set;
+    set.set(MountAttributes::IDMAP, change.user_namespace.is_some());
+    let attr = MountAttr {
+        set: set.bits(),
+        clear: change.clear.bits(),
+        propagation: change.propagation.map_or(0, |flags| flags.bits()),
+        user_namespace: change.user_namespace.map_or(0, |fd| fd.as_raw_fd() as u64),
+    };
+    let empty = at.path.as_os_str().is_empty();
+    let flag_list = [
+        (empty, libc::AT_EMPTY_PATH, "AT_EMPTY_PATH"),
+        (change.recursive, libc::AT_RECURSIVE, "AT_RECURSIVE"),
+    ];
+    let flags = flag_list.iter().filter(|(on, ..)| *on).fold(0, |sum, (_, bit, _)| sum | bit);
+    let path = c_string("mount_setattr", at.path)?;
+    let args = || {
+        let names: Vec<&str> = flag_list.iter().filter(|(on, ..)| *on).map(|(.., name)| *name).collect();
+        let what = format!(
+            "set {} clear {} propagation {}",
+            words(&set),
+            words(&change.clear),
+            change.propagation.map_or(String::new(), |flags| words(&flags))
+        );
+        let rest = [
+            Arg::Flags(flags as u64, names.join("|")),
+            Arg::Words(what),
+            Arg::Int(size_of::<MountAttr>() as i64),
+        ];
+        [&at.args()[..], &rest].concat()
+    };
+    act(
+        "mount_setattr",
+        args,
+        |_| 0,
+        || {
+            // SAFETY: a string and a structure that outlive the call, the structure with its size.
+            check(unsafe {
+                libc::syscall(
+                    libc::SYS_mount_setattr,
+                    at.number(),
+                    path.as_ptr(),
+                    flags,
+                    &raw const attr,
+                    size_of::<MountAttr>(),
+                )
+            })
+        },
+    )
+    .map_err(|errno| Error::new("mount_setattr", at.shown(), errno))?;
+    Ok(())
+}
+
+/// Whether an error says that this kernel does not know a call or a key, so that a fallback should be tried.
+pub fn is_unsupported(error: &Error) -> bool {
+    matches!(error.errno(), Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP)
+}

@@ -1,0 +1,340 @@
+//! Processes: clone, exec, wait, signal.
+//!
+//! **Warning.** [`clone3`] copies only the calling thread. It is for single-threaded processes, and the child
+//! must leave by [`execve`], [`execveat`] or [`exit`]: returning into code that the parent also runs would do
+//! everything twice.
+
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::ptr;
+
+use bitflags::bitflags;
+use rustix::io::Errno;
+
+use crate::raw::{c_string, check, owned, shown};
+use crate::record::{self, Arg, act, act_without_return};
+use crate::{Error, Result};
+
+bitflags! {
+    /// What a new process does not share with its parent: clone(2).
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct CloneFlags: u64 {
+        /// A new mount namespace.
+        const NEWNS = libc::CLONE_NEWNS as u64;
+        /// A new cgroup namespace.
+        const NEWCGROUP = libc::CLONE_NEWCGROUP as u64;
+        /// A new UTS namespace.
+        const NEWUTS = libc::CLONE_NEWUTS as u64;
+        /// A new IPC namespace.
+        const NEWIPC = libc::CLONE_NEWIPC as u64;
+        /// A new user namespace.
+        const NEWUSER = libc::CLONE_NEWUSER as u64;
+        /// A new PID namespace.
+        const NEWPID = libc::CLONE_NEWPID as u64;
+        /// A new network namespace.
+        const NEWNET = libc::CLONE_NEWNET as u64;
+        /// A new time namespace: for unshare(2) and setns(2) only, clone3 would freeze the offsets.
+        const NEWTIME = 0x80;
+        /// The child's parent is the caller's parent.
+        const PARENT = libc::CLONE_PARENT as u64;
+        /// Return a descriptor for the child.
+        const PIDFD = libc::CLONE_PIDFD as u64;
+        /// The child is born in the given v2 control group.
+        const INTO_CGROUP = 0x2_0000_0000;
+    }
+}
+
+impl CloneFlags {
+    pub(crate) fn arg(self) -> Arg {
+        let words: Vec<&str> = self.iter_names().map(|(name, _)| name).collect();
+        Arg::Flags(self.bits(), words.join("|"))
+    }
+}
+
+/// struct clone_args of clone(2), up to `cgroup`.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// Which side of a clone this is.
+#[derive(Debug)]
+pub enum Cloned {
+    /// The caller, with the child's number and descriptor.
+    Parent(Child),
+    /// The new process.
+    Child,
+}
+
+/// A process this one made.
+#[derive(Debug)]
+pub struct Child {
+    /// Its number as this process sees it.
+    pub pid: u32,
+    /// Its descriptor: a number can be reused, this cannot.
+    pub pidfd: OwnedFd,
+}
+
+/// `clone3(struct clone_args *, size_t)`: a new process, born into the given namespaces and control group.
+///
+/// See clone(2). PIDFD is always asked for. The caller must be single-threaded, see the module's warning.
+pub fn clone3(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned> {
+    let mut flags = flags | CloneFlags::PIDFD;
+    if cgroup.is_some() {
+        flags |= CloneFlags::INTO_CGROUP;
+    }
+    let mut pidfd: i32 = -1;
+    let args = CloneArgs {
+        flags: flags.bits(),
+        pidfd: &raw mut pidfd as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        cgroup: cgroup.map_or(0, |group| group.as_raw_fd() as u64),
+        ..CloneArgs::default()
+    };
+    let start = record::begin();
+    // SAFETY: the structure outlives the call and has the size passed; no stack is given and no memory is shared, so the
+    // child goes on with a copy of this one's, as after fork. The process is single-threaded (module's contract), so no lock
+    // that the copy contains can be held by a thread that the child does not have.
+    let outcome = check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) });
+    if outcome == Ok(0) {
+        return Ok(Cloned::Child);
+    }
+    record::end(start, "clone3", outcome.unwrap_or_else(record::failure), || {
+        let mut described = vec![flags.arg()];
+        if let Some(group) = cgroup {
+            described.push(Arg::Fd(group.as_raw_fd(), "control group".to_owned()));
+        }
+        described
+    });
+    let pid = outcome.map_err(|errno| Error::new("clone3", "a new process", errno))?;
+    Ok(Cloned::Parent(Child { pid: pid as u32, pidfd: owned(i64::from(pidfd)) }))
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// By exit(2), with this status.
+    Exited(i32),
+    /// By this signal.
+    Signaled(i32),
+}
+
+impl Ended {
+    /// The status as shells and docker report it: 128 + n for signal n.
+    pub fn code(self) -> i32 {
+        match self {
+            Ended::Exited(status) => status,
+            Ended::Signaled(signal) => 128 + signal,
+        }
+    }
+}
+
+/// `waitid(P_PIDFD, …, WEXITED)`: waits for a child of this process to end, and reaps it. See waitid(2).
+pub fn wait(child: BorrowedFd<'_>) -> Result<Ended> {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    loop {
+        match waitid(WaitId::PidFd(child), WaitIdOptions::EXITED) {
+            Ok(Some(status)) => {
+                return Ok(match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => Ended::Exited(code),
+                    (None, signal) => Ended::Signaled(signal.unwrap_or(0)),
+                });
+            }
+            Ok(None) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::new("waitid", "a child process", errno)),
+        }
+    }
+}
+
+/// Reaps any child that has ended, without waiting: its number and how it ended. See waitid(2).
+pub fn reap_any() -> Result<Option<(u32, Ended)>> {
+    let mut status = 0;
+    // SAFETY: the status outlives the call; no other memory is involved.
+    match check(unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) }.into()) {
+        Ok(0) | Err(Errno::CHILD) => Ok(None),
+        Ok(pid) if libc::WIFEXITED(status) => {
+            Ok(Some((pid as u32, Ended::Exited(libc::WEXITSTATUS(status)))))
+        }
+        Ok(pid) => Ok(Some((pid as u32, Ended::Signaled(libc::WTERMSIG(status))))),
+        Err(errno) => Err(Error::new("waitpid", "any child process", errno)),
+    }
+}
+
+/// `pidfd_open(pid, 0)`: a descriptor of a process that exists now. See pidfd_open(2).
+pub fn pidfd_open(pid: u32) -> Result<OwnedFd> {
+    // SAFETY: takes two numbers.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
+        .map(owned)
+        .map_err(|errno| Error::new("pidfd_open", format!("process {pid}"), errno))
+}
+
+/// `pidfd_send_signal(pidfd, signal, NULL, 0)`, recorded. See pidfd_send_signal(2).
+pub fn send_signal(process: BorrowedFd<'_>, signal: i32) -> Result<()> {
+    let args = || vec![Arg::Fd(process.as_raw_fd(), "process".to_owned()), Arg::Int(signal.into())];
+    act(
+        "pidfd_send_signal",
+        args,
+        |_| 0,
+        || {
+            // SAFETY: no siginfo is passed, so only numbers cross.
+            check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, 0, 0) })
+        },
+    )
+    .map_err(|errno| Error::new("pidfd_send_signal", format!("signal {signal}"), errno))?;
+    Ok(())
+}
+
+/// `kill(pid, signal)`, recorded; for the children that pid 1 of a container has. See kill(2).
+pub fn kill(pid: i32, signal: i32) -> Result<()> {
+    act(
+        "kill",
+        || vec![Arg::Int(pid.into()), Arg::Int(signal.into())],
+        |_| 0,
+        || {
+            // SAFETY: takes two numbers.
+            check(unsafe { libc::kill(pid, signal) }.into())
+        },
+    )
+    .map_err(|errno| Error::new("kill", format!("process {pid}"), errno))?;
+    Ok(())
+}
+
+/// Ends this process at once, without running anything that was registered for exit: _exit(2).
+pub fn exit(status: i32) -> ! {
+    // SAFETY: does not return and touches no memory of ours.
+    unsafe { libc::_exit(status) }
+}
+
+/// The strings of an `execve`, made before it so that it cannot fail half way.
+fn c_strings(call: &'static str, texts: &[String]) -> Result<Vec<CString>> {
+    texts.iter().map(|text| c_string(call, text)).collect()
+}
+
+fn pointers(texts: &[CString]) -> Vec<*const libc::c_char> {
+    texts.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect()
+}
+
+/// `execve(path, argv, envp)`: this process becomes another program. Returns only when that fails. See execve(2).
+///
+/// The values of the environment are not recorded, only their number.
+pub fn execve(path: &Path, argv: &[String], envp: &[String]) -> Error {
+    let prepared = || Ok((c_string("execve", path)?, c_strings("execve", argv)?, c_strings("execve", envp)?));
+    let (file, argv_c, envp_c): (CString, _, _) = match prepared() {
+        Ok(strings) => strings,
+        Err(error) => return error,
+    };
+    let describe = || {
+        vec![Arg::Str(shown(path)), Arg::List(argv.to_vec()), Arg::Words(format!("{} variables", envp.len()))]
+    };
+    let entry = act_without_return("execve", describe);
+    // SAFETY: both arrays end with a null pointer and, like the strings they point to, outlive the call.
+    let result =
+        unsafe { libc::execve(file.as_ptr(), pointers(&argv_c).as_ptr(), pointers(&envp_c).as_ptr()) };
+    let errno = check(result.into()).err().unwrap_or(Errno::INVAL);
+    record::correct(entry, errno);
+    Error::new("execve", shown(path), errno)
+}
+
+/// `execveat(file, "", argv, envp, AT_EMPTY_PATH)`: this process becomes the program in an open file. Returns only when that
+/// fails. See execveat(2).
+pub fn execveat(file: BorrowedFd<'_>, name: &str, argv: &[String], envp: &[String]) -> Error {
+    let prepared = || Ok((c_strings("execveat", argv)?, c_strings("execveat", envp)?));
+    let (argv_c, envp_c): (Vec<CString>, _) = match prepared() {
+        Ok(strings) => strings,
+        Err(error) => return error,
+    };
+    let describe = || {
+        vec![
+            Arg::Fd(file.as_raw_fd(), name.to_owned()),
+            Arg::Str(String::new()),
+            Arg::List(argv.to_vec()),
+            Arg::Words(format!("{} variables", envp.len())),
+            Arg::Flags(libc::AT_EMPTY_PATH as u64, "AT_EMPTY_PATH".to_owned()),
+        ]
+    };
+    let entry = act_without_return("execveat", describe);
+    // SAFETY: both arrays end with a null pointer and, like the strings they point to, outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            pointers(&argv_c).as_ptr(),
+            pointers(&envp_c).as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    let errno = check(result).err().unwrap_or(Errno::INVAL);
+    record::correct(entry, errno);
+    Error::new("execveat", name, errno)
+}
+
+/// `close_range(first, last, flags)` for every open descriptor but `keep`: closes them. See close_range(2).
+///
+/// A child made without exec calls this first, so that no lock or pipe of the parent lives on in it.
+pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> Result<()> {
+    let mut kept: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).chain([0, 1, 2]).collect();
+    kept.sort_unstable();
+    kept.dedup();
+    let mut first = 0;
+    for last in kept.iter().map(|fd| fd.wrapping_sub(1)).chain([u32::MAX]) {
+        if first <= last && last != u32::MAX || last == u32::MAX && first != 0 {
+            close_range(first, last, 0)?;
+        }
+        first = last.wrapping_add(2);
+    }
+    Ok(())
+}
+
+/// Marks every descriptor from 3 on close-on-exec. See close_range(2).
+pub fn cloexec_all() -> Result<()> {
+    close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+fn close_range(first: u32, last: u32, flags: u32) -> Result<()> {
+    // SAFETY: callers close only descriptors that the child of a clone inherited and whose owners never run again in it.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) })
+        .map_err(|errno| Error::new("close_range", format!("descriptors {first} to {last}"), errno))?;
+    Ok(())
+}
+
+/// Lets a descriptor live on across execve at the same number (clears close-on-exec).
+pub fn inherit(fd: impl AsFd) -> Result<i32> {
+    let fd = fd.as_fd();
+    rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())
+        .map_err(|errno| Error::new("fcntl", format!("descriptor {}", fd.as_raw_fd()), errno))?;
+    Ok(fd.as_raw_fd())
+}
+
+/// Takes a descriptor that the program was started with, by its number; refused when it is not open.
+///
+/// Only for numbers that the starter of this program passed for this purpose, and once for each.
+pub fn adopt(number: i32) -> Result<OwnedFd> {
+    // SAFETY: takes two numbers; fails when the descriptor is not open.
+    check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }.into())
+        .map_err(|errno| Error::new("fcntl", format!("descriptor {number}"), errno))?;
+    Ok(owned(number.into()))
+}
+
+/// `dup2(from, number)`: puts a descriptor at 0, 1 or 2. See dup2(2).
+pub fn set_standard_stream(from: BorrowedFd<'_>, number: i32) -> Result<()> {
+    assert!((0..=2).contains(&number));
+    // SAFETY: only the three standard numbers are replaced, which no OwnedFd of this program holds.
+    check(unsafe { libc::dup2(from.as_raw_fd(), number) }.into())
+        .map_err(|errno| Error::new("dup2", format!("descriptor {number}"), errno))?;
+    Ok(())
+}

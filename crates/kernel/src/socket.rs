@@ -1,0 +1,90 @@
+//! Local sockets that carry messages and descriptors between coracle's own processes: unix(7), SOCK_SEQPACKET.
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::{Errno, IoSlice, IoSliceMut};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+
+use crate::{Error, Result};
+
+/// The most descriptors one message carries.
+const MOST_FDS: usize = 4;
+/// The longest message in bytes.
+pub const MOST_BYTES: usize = 64 << 10;
+
+/// A pair of connected sockets that keep message borders. See socketpair(2).
+pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map_err(|errno| Error::new("socketpair", "a local socket", errno))
+}
+
+/// Sends one message with up to 4 descriptors. A peer that is gone is `EPIPE`, never a signal. See sendmsg(2).
+pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(Error::new("sendmsg", "too many descriptors for one message", Errno::INVAL));
+    }
+    loop {
+        match sendmsg(&socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL) {
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::new("sendmsg", "a local socket", errno)),
+        }
+    }
+}
+
+/// Receives one message and its descriptors; none when the peer is gone. See recvmsg(2).
+pub fn receive(socket: impl AsFd) -> Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+    let failed = |errno| Error::new("recvmsg", "a local socket", errno);
+    let mut bytes = vec![0; MOST_BYTES];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = loop {
+        let mut slices = [IoSliceMut::new(&mut bytes)];
+        match recvmsg(&socket, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Ok(received) => break received,
+            Err(Errno::INTR) => {}
+            Err(Errno::CONNRESET) => return Ok(None),
+            Err(errno) => return Err(failed(errno)),
+        }
+    };
+    if received.flags.intersects(rustix::net::ReturnFlags::TRUNC | rustix::net::ReturnFlags::CTRUNC) {
+        return Err(failed(Errno::MSGSIZE));
+    }
+    let mut fds = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            fds.extend(rights);
+        }
+    }
+    if received.bytes == 0 && fds.is_empty() {
+        return Ok(None);
+    }
+    bytes.truncate(received.bytes);
+    Ok(Some((bytes, fds)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn carries_messages_and_descriptors_and_tells_the_end() {
+        let (a, b) = pair().unwrap();
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        send(&a, b"take this", &[writer.as_fd()]).unwrap();
+        drop(writer);
+        let (bytes, mut fds) = receive(&b).unwrap().unwrap();
+        assert_eq!((bytes.as_slice(), fds.len()), (&b"take this"[..], 1));
+        rustix::io::write(fds.remove(0), b"x").unwrap();
+        let mut buffer = [0; 4];
+        assert_eq!(rustix::io::read(&reader, &mut buffer).unwrap(), 1);
+        drop(a);
+        assert!(receive(&b).unwrap().is_none());
+    }
+}
