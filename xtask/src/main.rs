@@ -1,1 +1,79 @@
-fn main() {}
+//! The project's own tooling: `cargo xtask COMMAND`.
+//!
+//! It sets a machine up, makes the fixtures that the tests read, runs the tests here and in a virtual machine with
+//! the oldest promised kernel, and measures coracle beside its peers. It calls the tools that it needs; it holds
+//! nothing of the product itself.
+
+mod bench;
+mod ci;
+mod deny;
+mod error;
+mod fixtures;
+mod leaks;
+mod outcome;
+mod process;
+mod setup;
+mod test;
+mod try_out;
+mod vm;
+mod workspace;
+
+use std::process::ExitCode;
+
+use crate::error::{Error, Result};
+use crate::workspace::Workspace;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  try                      build coracle and run the main job on the built-in image `host`
+  setup                    install what the tests and benchmarks need, and make their fixtures
+  test [FILTER]            build everything, run all tests here and in the virtual machine, look for leaks
+  vm-test [--user] [FILTER]  only the tests in the virtual machine (--user: only those as ordinary users)
+  ci                       setup, formatting, lints, dependency checks, documentation, test
+  bench [--check] [NAME]   measure coracle beside its peers (--check: fail where a target is missed)
+  deny                     check the dependencies against deny.toml
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match dispatch(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(arguments: &[String]) -> Result<()> {
+    let Some((command, rest)) = arguments.split_first() else {
+        eprint!("{USAGE}");
+        return Err(Error::Usage { argument: String::new() });
+    };
+    let workspace = Workspace::find()?;
+    let (flags, names): (Vec<&str>, Vec<&str>) =
+        rest.iter().map(String::as_str).partition(|a| a.starts_with('-'));
+    let takes = |known: &[&str], most: usize| -> Result<()> {
+        let stranger = flags.iter().find(|flag| !known.contains(*flag)).or(names.get(most));
+        stranger.map_or(Ok(()), |argument| Err(Error::Usage { argument: (*argument).to_owned() }))
+    };
+    let name = names.first().copied();
+    match command.as_str() {
+        "try" => takes(&[], 0).and_then(|()| try_out::try_out(&workspace)),
+        "setup" => takes(&[], 0).and_then(|()| setup::setup(&workspace)),
+        "test" => takes(&[], 1).and_then(|()| test::test(&workspace, name)),
+        "vm-test" => takes(&["--user"], 1).and_then(|()| test::vm_only(&workspace, !flags.is_empty(), name)),
+        "ci" => takes(&[], 0).and_then(|()| ci::ci(&workspace)),
+        "bench" => takes(&["--check"], 1).and_then(|()| bench::bench(&workspace, !flags.is_empty(), name)),
+        "deny" => takes(&[], 0).and_then(|()| deny::deny(&workspace)),
+        "help" | "--help" | "-h" => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        unknown => {
+            eprint!("{USAGE}");
+            Err(Error::Usage { argument: unknown.to_owned() })
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What a test must not leave behind on the machine: mounts, control groups, processes, network links.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::error::Result;
+use crate::workspace::Workspace;
+
+/// Where the control groups are mounted, on every kind of hierarchy.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// How long what is being undone may take: the kernel frees a dead namespace in the background.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What was there before the tests.
+pub(crate) struct Before {
+    target: PathBuf,
+    found: BTreeSet<String>,
+}
+
+impl Before {
+    /// Notes what is there now.
+    pub(crate) fn look(workspace: &Workspace) -> Result<Self> {
+        let target = workspace.target.clone();
+        Ok(Self { found: look(&target)?, target })
+    }
+
+    /// What is there now and was not before. Waits a little for what is still going away.
+    pub(crate) fn leaks(&self) -> Result<Vec<String>> {
+        let deadline = Instant::now() + GRACE;
+        loop {
+            let leaks: Vec<String> = look(&self.target)?.difference(&self.found).cloned().collect();
+            if leaks.is_empty() || Instant::now() > deadline {
+                return Ok(leaks);
+            }
+            // No event tells that several kinds of objects are gone, and nobody's test waits on this.
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+fn look(target: &Path) -> Result<BTreeSet<String>> {
+    let mut found = mounts()?;
+    groups(Path::new(CGROUPS), &mut found);
+    processes(target, &mut found)?;
+    for link in fs_err::read_dir("/sys/class/net")? {
+        found.insert(format!("network link {}", link?.file_name().to_string_lossy()));
+    }
+    Ok(found)
+}
+
+/// The mount points of our mount namespace, from proc_pid_mountinfo(5).
+fn mounts() -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    for line in fs_err::read_to_string("/proc/self/mountinfo")?.lines() {
+        let mut fields = line.split(' ');
+        if let (Some(id), Some(point)) = (fields.next(), fields.nth(3)) {
+            found.insert(format!("mount {id} on {point}"));
+        }
+    }
+    Ok(found)
+}
+
+/// Control groups with our name in theirs, and those below. A group that goes while we look is no leak.
+fn groups(directory: &Path, found: &mut BTreeSet<String>) {
+    let Ok(entries) = fs_err::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        let path = entry.path();
+        if entry.file_name().to_string_lossy().contains("coracle") {
+            found.insert(format!("control group {}", path.display()));
+        }
+        groups(&path, found);
+    }
+}
+
+/// Processes that run a file of our build directory, except this tool itself and what it was started by.
+fn processes(target: &Path, found: &mut BTreeSet<String>) -> Result<()> {
+    for entry in fs_err::read_dir("/proc")? {
+        let Ok(entry) = entry else { continue };
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Ok(executable) = fs_err::read_link(entry.path().join("exe")) else { continue };
+        let comm = fs_err::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        // The monitor runs from a detached clone of its file, so its path is not ours but its name is.
+        let ours = executable.starts_with(target) || comm.starts_with("coracle");
+        if ours && pid != std::process::id() {
+            found.insert(format!("process {pid} {} ({})", comm.trim_end(), executable.display()));
+        }
+    }
+    Ok(())
+}
