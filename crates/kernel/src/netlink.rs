@@ -5,7 +5,7 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, netlink, recv, socket_with};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socket_with};
 
 use crate::raw::check;
 use crate::record::{Arg, act};
@@ -21,9 +21,9 @@ const LOOPBACK_INDEX: i32 = 1;
 /// Brings the loopback device of this network namespace up, by one RTM_NEWLINK message.
 pub fn loopback_up() -> Result<()> {
     let failed = |errno| Error::new("sendto", "netlink: loopback device up", errno);
+    // Protocol 0 of this family is NETLINK_ROUTE.
     let socket: OwnedFd =
-        socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::ROUTE))
-            .map_err(failed)?;
+        socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None).map_err(failed)?;
     let message = link_up(LOOPBACK_INDEX);
     let args = || {
         vec![
