@@ -18,6 +18,7 @@ pub mod netlink;
 pub mod process;
 mod raw;
 pub mod record;
+pub mod seccomp;
 pub mod signal;
 pub mod socket;
 

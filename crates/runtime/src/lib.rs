@@ -3,4 +3,5 @@
 //! Synchronous and single-threaded up to the container's `execve`. Knows no image, no network, no database.
 
 pub mod request;
+pub mod seccomp;
 pub mod spec;
