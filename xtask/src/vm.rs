@@ -1,7 +1,143 @@
-//! The virtual machine with the oldest promised kernel. It comes with the next change; until then `test` says so.
-use crate::error::{Error, Result};
+//! The tests in a virtual machine with the oldest promised kernel, Debian 12's 6.1, and control groups of version 2
+//! only. It runs without hardware support, so that it works inside any other virtual machine, and boots in seconds.
+//!
+//! The machine has two disks, neither of which keeps what is written: Debian with the fixtures (made once, by
+//! `cargo xtask setup`), and one with the programs to test (made each time). `vm/guest.sh` runs the suites and reports
+//! in lines that start with `@@`.
+
+mod machine;
+
+use std::fmt::Write as _;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::Result;
 use crate::outcome::Outcome;
-use crate::workspace::Workspace;
-pub(crate) fn test(_: &Workspace, _: bool, _: Option<&str>) -> Result<Outcome> {
-    Err(Error::Missing { what: "the virtual machine is not there yet".into(), remedy: String::new() })
+use crate::process::{quiet, script};
+use crate::workspace::{TestBinary, Workspace};
+
+/// The package whose integration tests run as ordinary users too: what they do goes through the command line.
+const USERS_PACKAGE: &str = "coracle";
+
+/// The ordinary users' places: one has subordinate ids, one has none.
+const USERS_PLACES: [&str; 2] = ["vm-user", "vm-plain"];
+
+/// Builds everything and runs the tests in the virtual machine.
+pub(crate) fn test(workspace: &Workspace, only_users: bool, filter: Option<&str>) -> Result<Outcome> {
+    let binaries = workspace.build("debug")?;
+    let tests = workspace.build_tests()?;
+    let scratch = Scratch::new(workspace)?;
+    let plan = plan(&tests, only_users, filter);
+    write_payload(workspace, &scratch, &binaries, &tests, &plan)?;
+    write_initramfs(workspace, &scratch)?;
+    machine::run(workspace, &scratch.0)
+}
+
+/// The directory of this run's disks and logs. What is large in it goes when we are done.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(workspace: &Workspace) -> Result<Self> {
+        let directory = workspace.target.join("vm");
+        quiet(&mut crate::process::command("rm", [Path::new("-rf"), &directory]))?;
+        fs_err::create_dir_all(&directory)?;
+        Ok(Self(directory))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // The logs stay. What cannot be removed now is removed by the next run.
+        let _ = fs_err::remove_dir_all(self.0.join("payload"));
+        let _ = fs_err::remove_file(self.0.join("payload.ext4"));
+    }
+}
+
+/// The lines that guest.sh reads: PLACE SUITE DIRECTORY EXECUTABLE FILTER.
+fn plan(tests: &[TestBinary], only_users: bool, filter: Option<&str>) -> String {
+    let mut plan = String::new();
+    let mut add = |place: &str, test: &TestBinary| {
+        let (suite, directory) = (&test.suite, test.directory.display());
+        let _ = writeln!(
+            plan,
+            "{place} {suite} {directory} /coracle/tests/{suite} {}",
+            filter.unwrap_or_default()
+        );
+    };
+    for test in tests {
+        if !only_users {
+            add("vm", test);
+        }
+        if test.integration && test.package == USERS_PACKAGE {
+            USERS_PLACES.iter().for_each(|place| add(place, test));
+        }
+    }
+    plan
+}
+
+/// Makes the disk with the programs to test. They are stripped: with their line tables they are ten times as large.
+fn write_payload(
+    workspace: &Workspace,
+    scratch: &Scratch,
+    binaries: &Path,
+    tests: &[TestBinary],
+    plan: &str,
+) -> Result<()> {
+    let payload = scratch.0.join("payload");
+    for directory in ["bin", "tests", "source"] {
+        fs_err::create_dir_all(payload.join(directory))?;
+    }
+    let strip =
+        |from: &Path, to: &Path| quiet(&mut crate::process::command("strip", [Path::new("-o"), to, from]));
+    // A test that needs one that is not built says so itself.
+    for name in ["coracle", "coracle-runtime"].into_iter().filter(|name| binaries.join(name).exists()) {
+        strip(&binaries.join(name), &payload.join("bin").join(name))?;
+    }
+    for test in tests {
+        strip(&test.executable, &payload.join("tests").join(&test.suite))?;
+    }
+    quiet(&mut script("cp -a \"$1\" \"$2\"", [workspace.root.join("crates"), payload.join("source")]))?;
+    let guest = payload.join("guest.sh");
+    fs_err::write(&guest, include_str!("vm/guest.sh"))?;
+    fs_err::set_permissions(&guest, std::fs::Permissions::from_mode(0o755))?;
+    fs_err::write(payload.join("plan"), plan)?;
+    fs_err::write(payload.join("paths"), format!("{} {}\n", workspace.root.display(), binaries.display()))?;
+    let make = "mke2fs -q -t ext4 -E root_owner=0:0 -d \"$1\" \"$2\" 2G";
+    quiet(&mut script(make, [payload, scratch.0.join("payload.ext4")]))
+}
+
+/// Makes the initial file system: busybox, the modules for the disks, init.sh.
+fn write_initramfs(workspace: &Workspace, scratch: &Scratch) -> Result<()> {
+    let init = scratch.0.join("init.sh");
+    fs_err::write(&init, include_str!("vm/init.sh"))?;
+    let make = "
+        mkdir -p $1/initramfs/{bin,proc,sys,dev,disk}
+        cp /bin/busybox $1/initramfs/bin/
+        cp -r $2 $1/initramfs/modules
+        install -m 0755 $1/init.sh $1/initramfs/init
+        (cd $1/initramfs && find . | cpio --quiet -o -H newc) > $1/initramfs.cpio
+        rm -rf $1/initramfs $1/init.sh";
+    quiet(&mut script(make, [scratch.0.as_path(), &workspace.fixtures().join("vm/modules")]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{TestBinary, plan};
+
+    #[test]
+    fn only_the_command_lines_suites_run_as_users() {
+        let binary = |package: &str, integration| TestBinary {
+            suite: format!("{package}-tests"),
+            integration,
+            package: package.into(),
+            directory: "/d".into(),
+            executable: "/x".into(),
+        };
+        let tests = [binary("coracle", true), binary("coracle", false), binary("kernel", true)];
+        let places = |plan: String| {
+            plan.lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(places(plan(&tests, false, None)), ["vm", "vm-user", "vm-plain", "vm", "vm"]);
+        assert_eq!(places(plan(&tests, true, Some("limits"))), ["vm-user", "vm-plain"]);
+    }
 }

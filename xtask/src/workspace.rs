@@ -18,6 +18,19 @@ pub(crate) struct Workspace {
     pub(crate) triple: String,
 }
 
+/// A test binary that cargo built.
+pub(crate) struct TestBinary {
+    /// `package` for unit tests, `package::target` for integration tests.
+    pub(crate) suite: String,
+    /// Whether it is an integration test (a file of `tests/`).
+    pub(crate) integration: bool,
+    /// The package's name.
+    pub(crate) package: String,
+    /// The directory of the package's Cargo.toml, which is where cargo runs its tests.
+    pub(crate) directory: PathBuf,
+    pub(crate) executable: PathBuf,
+}
+
 impl Workspace {
     /// Finds the checkout from the place where cargo runs us, or from the current directory.
     pub(crate) fn find() -> Result<Self> {
@@ -61,6 +74,45 @@ impl Workspace {
         run(&mut self.cargo(&arguments))?;
         Ok(self.binaries(profile))
     }
+
+    /// Builds the test binaries of every crate of the product.
+    pub(crate) fn build_tests(&self) -> Result<Vec<TestBinary>> {
+        let arguments = ["test", "--locked", "--no-run", "--message-format=json-render-diagnostics"];
+        let mut cargo = self.cargo(&arguments);
+        cargo.stderr(std::process::Stdio::inherit());
+        let messages = capture(&mut cargo)?;
+        let mut found = Vec::new();
+        for line in messages.lines() {
+            found.extend(test_binary(&parse("cargo test", line)?));
+        }
+        found.sort_by(|a: &TestBinary, b| a.suite.cmp(&b.suite));
+        Ok(found)
+    }
+}
+
+/// The test binary that one of cargo's messages announces, if it announces one.
+/// The format is described in the Cargo book, "External tools".
+fn test_binary(message: &Value) -> Option<TestBinary> {
+    if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
+        return None;
+    }
+    let executable = PathBuf::from(message["executable"].as_str()?);
+    let directory = PathBuf::from(message["manifest_path"].as_str()?).parent()?.to_owned();
+    let target = &message["target"];
+    let name = target["name"].as_str()?;
+    let integration = target["kind"].as_array()?.iter().any(|kind| kind == "test");
+    // path+file:///checkout/crates/kernel#0.1.0, or …/crates/cli#coracle@0.1.0 where the names differ
+    let id = message["package_id"].as_str()?;
+    let (place, version) = id.rsplit_once('#')?;
+    let package =
+        version.split_once('@').map_or_else(|| place.rsplit('/').next(), |(name, _)| Some(name))?.to_owned();
+    let binary = target["kind"].as_array()?.iter().any(|kind| kind == "bin");
+    let suite = if integration || (binary && name != package) {
+        format!("{package}::{name}")
+    } else {
+        package.clone()
+    };
+    Some(TestBinary { suite, integration, package, directory, executable })
 }
 
 /// Reads JSON that `tool` printed.

@@ -1,0 +1,118 @@
+#!/bin/bash
+# The virtual machine's pid 1 after init.sh: sets the machine up as systemd would, runs each suite of /coracle/plan and
+# reports on the virtio port, in lines that start with @@ and that vm.rs reads.
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
+trap '' INT TERM HUP
+
+for port in /dev/vport*; do exec > "$port" 2>&1; done
+
+mkdir -p /dev/pts /dev/shm /dev/mqueue /run
+mount -t devpts -o gid=5,mode=620,ptmxmode=000 devpts /dev/pts
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+mount -t mqueue mqueue /dev/mqueue
+mount -t tmpfs -o mode=755 tmpfs /run
+ln -s /proc/self/fd /dev/fd
+ln -s fd/0 /dev/stdin
+ln -s fd/1 /dev/stdout
+ln -s fd/2 /dev/stderr
+ln -s pts/ptmx /dev/ptmx.pts
+mount --make-rshared /
+ip link set lo up
+hostname -F /etc/hostname
+
+# Control groups: version 2 only, every controller, the slices that systemd makes.
+cgroups=/sys/fs/cgroup
+mount -t cgroup2 -o nsdelegate,memory_recursiveprot cgroup2 "$cgroups"
+controllers() { # GROUP...: hands all controllers on to the groups' children
+    local group controller
+    for group; do
+        for controller in $(cat "$group/cgroup.controllers"); do
+            echo "+$controller" > "$group/cgroup.subtree_control"
+        done
+    done
+}
+controllers "$cgroups"
+mkdir -p "$cgroups/system.slice/test.service" "$cgroups/init.scope"
+echo $$ > "$cgroups/init.scope/cgroup.procs"
+controllers "$cgroups/system.slice"
+
+delegate() { # UID: what systemd does for user@UID.service
+    local slice="$cgroups/user.slice/user-$1.slice" file
+    local service="$slice/user@$1.service"
+    mkdir -p "$service"
+    controllers "$cgroups/user.slice" "$slice" "$service"
+    mkdir -p "$service/app.slice/test.scope"
+    for group in "$service" "$service/app.slice" "$service/app.slice/test.scope"; do
+        chown "$1:$1" "$group"
+        while read -r file; do
+            [ -e "$group/$file" ] && chown "$1:$1" "$group/$file"
+        done < /sys/kernel/cgroup/delegate
+    done
+    mkdir -p "/run/user/$1"
+    chown "$1:$1" "/run/user/$1"
+    chmod 700 "/run/user/$1"
+}
+delegate 1000
+delegate 1001
+
+state() { # what a test must not leave behind, one line each, sorted; a fork costs a lot here, so there are few
+    {
+        sed -E 's/^[0-9]+ [0-9]+ [^ ]+ ([^ ]+) ([^ ]+) .*/mount \1 on \2/' /proc/self/mountinfo
+        find "$cgroups" -name '*coracle*' -type d -printf 'control group %p\n'
+        printf 'network link %s\n' /sys/class/net/*
+        find /proc -mindepth 2 -maxdepth 2 -name exe -lname '/coracle/*' -printf 'process %h\n' 2> /dev/null
+        # the monitor runs from a detached clone of its file, so only its name is known
+        grep -s '^coracle' /proc/[0-9]*/comm | sed 's/^/process /'
+    } | sort
+}
+
+suite() { # PLACE SUITE DIRECTORY EXECUTABLE FILTER
+    local place=$1 suite=$2 directory=$3 executable=$4 filter=$5 group drop status home attempt left
+    local -a environment
+    case "$place" in
+        vm) group=$cgroups/system.slice/test.service home=/root drop= environment=() ;;
+        vm-user) uid=1000 name=user ;;&
+        vm-plain) uid=1001 name=plain ;;&
+        vm-user|vm-plain)
+            group=$cgroups/user.slice/user-$uid.slice/user@$uid.service/app.slice/test.scope
+            home=/home/$name
+            drop="setpriv --reuid=$uid --regid=$uid --init-groups --"
+            environment=("XDG_RUNTIME_DIR=/run/user/$uid" "USER=$name") ;;
+    esac
+    state > /run/before
+    echo "@@ begin $place $suite"
+    (
+        echo $BASHPID > "$group/cgroup.procs"
+        cd "$directory" || exit 1
+        # shellcheck disable=SC2086 # no user gives $drop and $filter
+        exec env -i "PATH=$PATH" "LANG=$LANG" "HOME=$home" TERM=dumb RUST_BACKTRACE=1 CORACLE_TEST_VM=1 \
+            CORACLE_TEST_BIN_DIR=/coracle/bin CORACLE_FIXTURES=/fixtures "${environment[@]}" \
+            $drop "$executable" $filter --show-output < /dev/null
+    )
+    status=$?
+    # what the kernel undoes in the background may take a moment
+    for attempt in 1 2 3 4 5 6 7 8 9 10; do
+        state > /run/after
+        left=$(comm -13 /run/before /run/after)
+        [ -z "$left" ] && break
+        sleep 0.5
+    done
+    echo "@@ end $place $suite $status"
+    if [ -n "$left" ]; then printf '%s\n' "$left" | sed "s,^,@@ leak $place $suite ,"; fi
+}
+
+chmod 1777 /tmp
+# The checkout and its binaries where cargo has them, for what a test binary remembers of its build.
+read -r source target < /coracle/paths
+mkdir -p "$(dirname "$source")" "$(dirname "$target")"
+[ -e "$source" ] || ln -s /coracle/source "$source"
+[ -e "$target" ] || ln -s /coracle/bin "$target"
+
+echo "@@ machine $(uname -r), up for $(cut -d' ' -f1 /proc/uptime) s"
+while read -r place suite directory executable filter; do
+    suite "$place" "$suite" "$directory" "$executable" "$filter" < /dev/null
+done < /coracle/plan
+echo "@@ done"
+sync
+echo o > /proc/sysrq-trigger
+sleep 60
