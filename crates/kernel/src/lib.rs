@@ -11,6 +11,7 @@
 
 mod error;
 pub mod file;
+pub mod fs;
 pub mod identity;
 pub mod mount;
 pub mod namespace;

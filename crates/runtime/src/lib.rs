@@ -2,6 +2,29 @@
 //!
 //! Synchronous and single-threaded up to the container's `execve`. Knows no image, no network, no database.
 
+mod cgroup_view;
+mod child;
+mod device;
+mod error;
+mod launch;
+mod limits;
+pub mod message;
+pub mod monitor;
+mod mount_options;
+mod namespaces;
+mod overlay;
+mod privilege;
+mod program;
+pub mod reaper;
+pub mod remains;
 pub mod request;
+mod root;
 pub mod seccomp;
 pub mod spec;
+pub mod state;
+mod terminal;
+mod user;
+
+pub use error::{Error, Failure, Result};
+pub use launch::{Running, Streams, launch};
+pub use privilege::CAPABILITIES;

@@ -34,6 +34,8 @@ pub struct Request {
     pub cgroup_parent: Option<String>,
     /// Whether the container is removed when it ends.
     pub remove: bool,
+    /// The file that keeps the container's name taken.
+    pub name_file: Option<PathBuf>,
     /// The container's directory in the persistent root.
     pub directory: PathBuf,
     /// The container's directory in the volatile root.

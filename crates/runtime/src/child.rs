@@ -1,0 +1,297 @@
+//! What the cloned process does until it becomes the container's program: one straight line, top to bottom.
+//!
+//! It runs alone in its namespaces with a copy of the monitor's memory, talks to the monitor over one socket, and leaves by
+//! `execve` or `_exit`.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use kernel::process::{self, CloneFlags};
+use kernel::record::{Actor, Chapter, because};
+use rustix::fs::{Gid, Uid};
+use rustix::io::Errno;
+
+use crate::error::{Error, Failure, InStep as _, Result};
+use crate::launch::Streams;
+use crate::message;
+use crate::namespaces::Plan;
+use crate::privilege::{self, Sets};
+use crate::program;
+use crate::reaper;
+use crate::request::{Request, SeccompChoice};
+use crate::root::{self, NewRoot, Prepared};
+use crate::seccomp;
+use crate::spec::{Linux, Process};
+use crate::terminal;
+use crate::user;
+
+/// What the monitor tells the container's process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Go {
+    /// Limits, maps and mounts that need the host's powers are done: go on. Descriptors beside it are union mounts.
+    On,
+}
+
+/// What the container's process tells the monitor.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum FromChild {
+    /// The intermediate process made the container's process of this number; its descriptor comes along.
+    Cloned(u32),
+    /// The terminal's other end comes along.
+    Terminal,
+    /// It failed.
+    Failed(Failure),
+}
+
+/// All that the process needs, from before the clone.
+pub(crate) struct Child<'a> {
+    pub request: &'a Request,
+    pub plan: &'a Plan,
+    pub streams: Streams,
+    pub prepared: Prepared,
+    pub socket: OwnedFd,
+}
+
+impl Child<'_> {
+    /// Becomes the container's program. A failure is told to the monitor.
+    pub(crate) fn run(mut self) -> ! {
+        kernel::record::actor(Actor::Container);
+        let error = match self.become_program() {
+            Ok(never) => match never {},
+            Err(error) => error,
+        };
+        fail(self.socket.as_fd(), &error)
+    }
+
+    fn become_program(&mut self) -> Result<std::convert::Infallible> {
+        self.close_what_is_not_ours()?;
+        self.wait_for_monitor()?;
+        self.enter_namespaces()?;
+        let root = root::attach(self.request, &mut self.prepared)?;
+        self.fill_root(&root)?;
+        self.settle_in(&root)?;
+        let process = self.process()?;
+        let who = user::identify(self.request.user.as_deref(), &process.user)?;
+        let mut environment = process.env.clone();
+        if !environment.iter().any(|entry| entry.starts_with("HOME=")) {
+            environment.push(format!("HOME={}", who.home));
+        }
+        self.give_streams(who.user.uid)?;
+        self.set_limits(process)?;
+        self.enter_working_directory(process)?;
+        self.drop_privileges(process, &who.user, &environment)
+    }
+
+    fn process(&self) -> Result<&Process> {
+        self.request.spec.process.as_ref().ok_or_else(|| Error::Configuration {
+            what: "process",
+            value: String::new(),
+            reason: "the configuration has none".to_owned(),
+        })
+    }
+
+    fn linux(&self) -> Option<&Linux> {
+        self.request.spec.linux.as_ref()
+    }
+
+    /// A clone shares every open file. A lock of the monitor's would live on in here, so only these stay open.
+    fn close_what_is_not_ours(&self) -> Result<()> {
+        let mut keep: Vec<BorrowedFd<'_>> = vec![self.socket.as_fd()];
+        keep.extend(self.streams.all());
+        keep.extend(self.prepared.overlays.iter().map(AsFd::as_fd));
+        keep.extend(self.prepared.binds.values().map(AsFd::as_fd));
+        // The modes that the steps below give are meant as they are.
+        kernel::identity::umask(0);
+        process::close_all_but(&keep).in_step("cannot close the monitor's files")
+    }
+
+    fn wait_for_monitor(&mut self) -> Result<()> {
+        let overlays = wait_for_go(self.socket.as_fd())?;
+        self.prepared.overlays.extend(overlays);
+        Ok(())
+    }
+
+    fn enter_namespaces(&self) -> Result<()> {
+        if self.plan.has_user_namespace() {
+            because(Chapter::Namespaces, "root of the new user namespace, nobody special outside");
+            kernel::identity::set_group(0).in_step("cannot become root of the user namespace")?;
+            kernel::identity::set_user(0).in_step("cannot become root of the user namespace")?;
+        }
+        kernel::identity::new_session().in_step("cannot leave the terminal's session")?;
+        if self.plan.new_cgroup {
+            because(Chapter::Namespaces, "its control group looks like the root of all groups from inside");
+            kernel::namespace::unshare(CloneFlags::NEWCGROUP).in_step("cannot make a cgroup namespace")?;
+        }
+        if self.plan.new_flags.contains(CloneFlags::NEWNET) {
+            because(
+                Chapter::Namespaces,
+                "a new network namespace has only a loopback device, and that is down",
+            );
+            kernel::netlink::loopback_up().in_step("cannot bring the loopback device up")?;
+        }
+        if let Some(name) = &self.request.spec.hostname {
+            because(
+                Chapter::Namespaces,
+                "the new UTS namespace holds a copy of the host's name; this one is its own",
+            );
+            kernel::namespace::sethostname(name).in_step("cannot set the host name")?;
+        }
+        if let Some(name) = &self.request.spec.domainname {
+            because(Chapter::Namespaces, "the NIS domain name belongs to the UTS namespace too");
+            kernel::namespace::setdomainname(name).in_step("cannot set the domain name")?;
+        }
+        Ok(())
+    }
+
+    fn fill_root(&mut self, root: &NewRoot) -> Result<()> {
+        root::attach_lower_overlays(root, self.request, &mut self.prepared)?;
+        root.mount_all(self.request, &mut self.prepared.binds)?;
+        let devices = self.linux().map_or(&[][..], |linux| &linux.devices);
+        crate::device::make_all(root, devices, self.plan.has_user_namespace())
+    }
+
+    /// Enters the root and makes what is the kernel's own in it safe.
+    fn settle_in(&mut self, root: &NewRoot) -> Result<()> {
+        if let Some(process) = self.request.spec.process.as_ref().filter(|process| process.terminal) {
+            let terminal = terminal::open(root, process.console_size)?;
+            message::send(&self.socket, &FromChild::Terminal, &[terminal.controller.as_fd()])
+                .in_step("cannot hand the terminal to the monitor")?;
+            self.streams = Streams::Terminal(terminal.container);
+        }
+        root.enter()?;
+        let Some(linux) = self.linux() else { return Ok(()) };
+        for (name, value) in &linux.sysctl {
+            because(Chapter::RootFileSystem, "--sysctl: a kernel setting of the container's own namespaces");
+            let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+            kernel::file::write_control(&path, value).in_step("cannot set a kernel parameter")?;
+        }
+        root::make_paths_read_only(&linux.readonly_paths)?;
+        root::mask(&linux.masked_paths)?;
+        if self.request.spec.root.as_ref().is_some_and(|root| root.readonly) {
+            root.make_read_only()?;
+        }
+        Ok(())
+    }
+
+    fn give_streams(&self, uid: u32) -> Result<()> {
+        match &self.streams {
+            Streams::Terminal(container) => terminal::take(container, uid),
+            Streams::Pipes { .. } => {
+                for (number, stream) in self.streams.all().into_iter().enumerate() {
+                    // Lets the container's user open /dev/stdout again. Not possible for an id outside the user namespace, which then
+                    // simply cannot.
+                    let owned = rustix::fs::fchown(stream, Some(Uid::from_raw(uid)), None::<Gid>);
+                    if let Err(errno) =
+                        owned.or_else(|errno| if errno == Errno::PERM { Ok(()) } else { Err(errno) })
+                    {
+                        let source = kernel::Error::new("fchown", "standard stream", errno);
+                        return Err(Error::Step { step: "cannot give the streams to the container", source });
+                    }
+                    process::set_standard_stream(stream, number as i32)
+                        .in_step("cannot set the standard streams")?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn set_limits(&self, process: &Process) -> Result<()> {
+        for limit in &process.rlimits {
+            kernel::identity::set_rlimit(&limit.kind, limit.soft, limit.hard)
+                .in_step("cannot set --ulimit")?;
+        }
+        kernel::identity::umask(process.user.umask.unwrap_or(0o022));
+        Ok(())
+    }
+
+    /// docker makes the working directory when the image has none.
+    fn enter_working_directory(&self, process: &Process) -> Result<()> {
+        let failed = |errno| {
+            let source = kernel::Error::new("chdir", process.cwd.display().to_string(), errno);
+            Error::Step { step: "cannot enter the working directory", source }
+        };
+        match rustix::process::chdir(&process.cwd) {
+            Err(Errno::NOENT) => {
+                fs_err::create_dir_all(&process.cwd)?;
+                rustix::process::chdir(&process.cwd).map_err(failed)
+            }
+            other => other.map_err(failed),
+        }
+    }
+
+    /// Gives up what the container must not have, and becomes its program.
+    fn drop_privileges(
+        &self,
+        process: &Process,
+        user: &crate::spec::User,
+        environment: &[String],
+    ) -> Result<std::convert::Infallible> {
+        let sets = Sets::new(process.capabilities.as_ref())?;
+        let filter = compile_filter(&self.request.seccomp, &sets)?;
+        let init = self.request.init.then(reaper::own_file).transpose()?;
+        kernel::signal::unblock_all();
+        if !process.no_new_privileges {
+            load_filter(
+                filter.as_deref(),
+                "loading a filter needs CAP_SYS_ADMIN or no_new_privs, so it comes before that goes",
+            )?;
+        }
+        privilege::drop_bounding(&sets)?;
+        privilege::become_user(user, self.plan.may_set_groups)?;
+        privilege::set(&sets)?;
+        if process.no_new_privileges {
+            because(Chapter::Process, "no_new_privs: set-user-id programs raise nothing in this container");
+            kernel::identity::set_no_new_privileges().in_step("cannot set no_new_privs")?;
+            load_filter(
+                filter.as_deref(),
+                "the last thing before the program: from here on only these system calls",
+            )?;
+        }
+        let name = process.args.first().cloned().unwrap_or_default();
+        let path = program::find(&name, environment)?;
+        process::cloexec_all().in_step("cannot close coracle's files")?;
+        because(Chapter::Process, "the process becomes the container's program");
+        let failed = match &init {
+            Some(own) => reaper::become_init(own.as_fd(), &path, &process.args, environment),
+            None => process::execve(&path, &process.args, environment),
+        };
+        Err(program::cannot_execute(&name, &path, failed.errno()))
+    }
+}
+
+fn load_filter(filter: Option<&[kernel::seccomp::Instruction]>, why: &'static str) -> Result<()> {
+    let Some(filter) = filter else { return Ok(()) };
+    because(Chapter::Process, why);
+    kernel::seccomp::load(filter, kernel::seccomp::FilterFlags::empty())
+        .in_step("cannot load the system call filter")
+        .map(drop)
+}
+
+fn compile_filter(choice: &SeccompChoice, sets: &Sets) -> Result<Option<Vec<kernel::seccomp::Instruction>>> {
+    match choice {
+        SeccompChoice::Unconfined => Ok(None),
+        SeccompChoice::Default => Ok(Some(seccomp::default_filter(sets.bounding())?)),
+        SeccompChoice::Profile(text) => {
+            let profile = seccomp::Profile::parse(text.as_bytes())?;
+            let rules = profile.rules_for(sets.bounding(), seccomp::kernel_version())?;
+            Ok(rules.map(|rules| seccomp::compile(&rules)).transpose()?)
+        }
+    }
+}
+
+/// Waits for the monitor's word; the descriptors are union mounts it made. The monitor's end is this process's end too.
+pub(crate) fn wait_for_go(socket: BorrowedFd<'_>) -> Result<Vec<OwnedFd>> {
+    match message::receive::<Go>(socket)? {
+        Some((Go::On, overlays)) => Ok(overlays),
+        None => process::exit(125),
+    }
+}
+
+/// Tells the monitor what failed, and ends.
+pub(crate) fn fail(socket: BorrowedFd<'_>, error: &Error) -> ! {
+    // When the monitor is gone there is nobody to tell and nothing to undo here: the namespaces go with this process.
+    let _ = message::send(socket, &FromChild::Failed(Failure::from(error)), &[]);
+    process::exit(125)
+}

@@ -1,0 +1,181 @@
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+
+/// The result of a call of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a container could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A system call failed while doing `step`.
+    #[error("{step}: {source}")]
+    Step {
+        /// What was being done, as in "cannot …".
+        step: &'static str,
+        /// The call that failed.
+        source: kernel::Error,
+    },
+    /// A limit cannot be set.
+    #[error(transparent)]
+    Limits(#[from] cgroup::Error),
+    /// The seccomp profile cannot be used.
+    #[error(transparent)]
+    Seccomp(#[from] crate::seccomp::Error),
+    /// A file of coracle's or of the container's root cannot be read or written.
+    #[error("{0}")]
+    File(#[from] std::io::Error),
+    /// The request is not one this version can read.
+    #[error("{path}: {reason}")]
+    Request {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The configuration asks for something that does not exist or cannot be combined.
+    #[error("{what} {value:?}: {reason}")]
+    Configuration {
+        /// Which part.
+        what: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The program is nowhere.
+    #[error("{program:?}: not found{}", searched.as_ref().map_or(String::new(), |path| format!(" in $PATH ({path})")))]
+    ProgramNotFound {
+        /// As typed.
+        program: String,
+        /// The search path, when the name was searched.
+        searched: Option<String>,
+    },
+    /// The program is there and cannot be run.
+    #[error("{program:?}: {reason}")]
+    ProgramNotExecutable {
+        /// As typed or as found.
+        program: String,
+        /// Why.
+        reason: String,
+    },
+    /// The program is there, and what it needs to be run with is not (execve says ENOENT).
+    #[error("{program:?} is there, but the interpreter or loader that it names is not in the image")]
+    InterpreterMissing {
+        /// The file found.
+        program: String,
+    },
+    /// No such user in the container's passwd file.
+    #[error("user {name:?} is not in the container's /etc/passwd")]
+    UnknownUser {
+        /// As typed.
+        name: String,
+    },
+    /// No such group in the container's group file.
+    #[error("group {name:?} is not in the container's /etc/group")]
+    UnknownGroup {
+        /// As typed.
+        name: String,
+    },
+    /// An id that the user namespace has no mapping for.
+    #[error("{kind} id {id} is not mapped in the container's user namespace")]
+    UnmappedId {
+        /// `user` or `group`.
+        kind: &'static str,
+        /// The id.
+        id: u32,
+    },
+    /// The container's process ended before it became the program.
+    #[error("the container's first process ended early ({ended})")]
+    EndedEarly {
+        /// How it ended.
+        ended: String,
+    },
+    /// The container's process failed and said why.
+    #[error("{}", .0.cause)]
+    InContainer(Failure),
+}
+
+/// An error as it travels from the container's process to the monitor and on to the command line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// 125, 126 or 127, as docker has them.
+    pub exit_code: u8,
+    /// What failed and why.
+    pub cause: String,
+    /// What to do, when there is something.
+    pub advice: Option<String>,
+}
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        if let Error::InContainer(failure) = error {
+            return failure.clone();
+        }
+        let exit_code = match error {
+            Error::ProgramNotFound { .. } | Error::InterpreterMissing { .. } => 127,
+            Error::ProgramNotExecutable { .. } => 126,
+            _ => 125,
+        };
+        Self { exit_code, cause: error.to_string(), advice: advice(error) }
+    }
+}
+
+/// What a person can do about an error.
+fn advice(error: &Error) -> Option<String> {
+    let text = match error {
+        Error::ProgramNotFound { .. } => "check the command's spelling and that the image contains it".to_owned(),
+        Error::ProgramNotExecutable { .. } => {
+            "the file must have its execute bit, and be built for this machine or start with #! and an interpreter"
+                .to_owned()
+        }
+        Error::InterpreterMissing { .. } => {
+            "look at its first line (a script) or at `file` (a dynamic program for another C library)".to_owned()
+        }
+        Error::UnknownUser { .. } | Error::UnknownGroup { .. } => "use a name that the image has, or a number".to_owned(),
+        Error::UnmappedId { .. } => {
+            "give this user a range of ids: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 NAME"
+                .to_owned()
+        }
+        Error::Step { step, source } => step_advice(step, source)?,
+        Error::Limits(error) => return error.advice(),
+        _ => return None,
+    };
+    Some(text)
+}
+
+fn step_advice(step: &str, source: &kernel::Error) -> Option<String> {
+    let text = match (source.call(), source.errno()) {
+        ("clone3" | "unshare", Errno::NOSPC | Errno::USERS) => {
+            "raise the limit of namespaces: sysctl -w user.max_user_namespaces=65536 (and its siblings in /proc/sys/user)"
+        }
+        ("clone3" | "unshare", Errno::PERM) => {
+            "let users make namespaces: sysctl -w kernel.unprivileged_userns_clone=1 \
+             kernel.apparmor_restrict_unprivileged_userns=0 (whichever exists), or run as root"
+        }
+        ("clone3", Errno::AGAIN) => "raise the number of processes this user may have: ulimit -u",
+        ("fsopen", Errno::NODEV) => "load the file system: modprobe overlay",
+        ("setrlimit", Errno::PERM) => {
+            "stay within this process's own hard limits (ulimit -aH), or hold CAP_SYS_RESOURCE"
+        }
+        (_, Errno::NOSPC) => "free some disk space: coracle rmi removes images that are not needed",
+        ("openat2" | "open" | "open_tree", Errno::NOENT) if step.contains("bind") => {
+            "check the path before the first colon"
+        }
+        _ => return None,
+    };
+    Some(text.to_owned())
+}
+
+/// Names the step that a system call belongs to.
+pub(crate) trait InStep<T> {
+    /// Turns a failed call into an error that says what was being done.
+    fn in_step(self, step: &'static str) -> Result<T>;
+}
+
+impl<T> InStep<T> for kernel::Result<T> {
+    fn in_step(self, step: &'static str) -> Result<T> {
+        self.map_err(|source| Error::Step { step, source })
+    }
+}

@@ -1,0 +1,338 @@
+//! From a request to a running process: the monitor's side of the clone.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use cgroup::{Group, Hierarchy};
+use kernel::process::{self, CloneFlags, Cloned, Ended};
+use kernel::record::{Actor, Chapter, because};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
+
+use crate::child::{self, Child, FromChild, Go};
+use crate::error::{Error, InStep as _, Result};
+use crate::message;
+use crate::namespaces::Plan;
+use crate::overlay::mount_overlay;
+use crate::request::{Request, RootFileSystem};
+use crate::root::{self, Prepared};
+use crate::spec::{IdMapping, Linux};
+
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+
+/// The container's ends of its standard streams.
+#[derive(Debug)]
+pub enum Streams {
+    /// Pipes, or what else the caller has: input, output, error.
+    Pipes {
+        /// What it reads.
+        input: OwnedFd,
+        /// Where it writes.
+        output: OwnedFd,
+        /// Where it complains.
+        error: OwnedFd,
+    },
+    /// All three are a terminal.
+    Terminal(OwnedFd),
+}
+
+impl Streams {
+    /// The descriptors in the order of their standard numbers.
+    pub(crate) fn all(&self) -> Vec<BorrowedFd<'_>> {
+        match self {
+            Streams::Pipes { input, output, error } => vec![input.as_fd(), output.as_fd(), error.as_fd()],
+            Streams::Terminal(container) => vec![container.as_fd()],
+        }
+    }
+}
+
+/// A container whose program runs.
+#[derive(Debug)]
+pub struct Running {
+    /// Its first process, a child of the caller.
+    pub child: process::Child,
+    /// Its control group; none where there is none to be had and no limit was asked.
+    pub group: Option<Group>,
+    /// The other end of its terminal, if it has one.
+    pub terminal: Option<OwnedFd>,
+    /// Its user namespace, if it has a new one: what it left behind may belong to ids that only exist in there.
+    pub user_namespace: Option<OwnedFd>,
+}
+
+/// Makes the container. On failure everything that was made is undone.
+///
+/// `born` is called when the process exists and has not yet done anything, so that it can be found again if this one is
+/// killed. The caller must be single-threaded and ignore SIGPIPE.
+pub fn launch(request: &Request, streams: Streams, born: impl FnOnce(u32) -> Result<()>) -> Result<Running> {
+    let capabilities = kernel::identity::capabilities().in_step("cannot read this process's capabilities")?;
+    let privileged = capabilities.effective & CAP_SYS_ADMIN != 0;
+    let plan = Plan::new(request, privileged)?;
+    because(Chapter::Limits, "the group that the container's processes are counted and limited in");
+    let group = make_group(request)?;
+    let made = launch_in(request, streams, &plan, privileged, group.as_ref(), born);
+    match made {
+        Ok((child, terminal, user_namespace)) => Ok(Running { child, group, terminal, user_namespace }),
+        Err(error) => {
+            if let Some(group) = group {
+                // What failed first is what counts; a group that cannot be removed is found by the next command.
+                let _ = group.kill().and_then(|()| group.remove());
+            }
+            Err(error)
+        }
+    }
+}
+
+fn make_group(request: &Request) -> Result<Option<Group>> {
+    let hierarchy = Hierarchy::detect()?;
+    let resources = request.spec.linux.as_ref().and_then(|linux| linux.resources.as_ref());
+    let limits = resources.map(crate::limits::from_resources).transpose()?.unwrap_or_default();
+    Ok(Group::create(&hierarchy, request.cgroup_parent.as_deref(), &request.id, &limits)?)
+}
+
+type Made = (process::Child, Option<OwnedFd>, Option<OwnedFd>);
+
+fn launch_in(
+    request: &Request,
+    streams: Streams,
+    plan: &Plan,
+    privileged: bool,
+    group: Option<&Group>,
+    born: impl FnOnce(u32) -> Result<()>,
+) -> Result<Made> {
+    let binds = if privileged { root::open_binds(&request.spec.mounts)? } else { BTreeMap::new() };
+    let prepared = Prepared { overlays: Vec::new(), binds };
+    if privileged {
+        give_to_mapped_root(request, &streams)?;
+    }
+    let (ours, theirs) = kernel::socket::pair().in_step("cannot talk to the container's process")?;
+    because(
+        Chapter::Namespaces,
+        "one call makes the process and its namespaces, and puts it into its control group",
+    );
+    let first = match process::clone3(plan.first_flags(), group.and_then(Group::v2_directory))
+        .in_step("cannot make the container's process")?
+    {
+        Cloned::Child => {
+            drop(ours);
+            start_child(Child { request, plan, streams, prepared, socket: theirs })
+        }
+        Cloned::Parent(first) => first,
+    };
+    drop((theirs, streams, prepared));
+    let guided = guide(request, plan, privileged, group, &first, &ours, born);
+    match guided {
+        Ok((child, terminal, user_namespace)) => Ok((child.unwrap_or(first), terminal, user_namespace)),
+        Err(error) => {
+            // It may have ended by itself; then there is nothing to signal, and it is reaped all the same.
+            let _ = process::send_signal(first.pidfd.as_fd(), libc::SIGKILL);
+            let _ = process::wait(first.pidfd.as_fd());
+            Err(error)
+        }
+    }
+}
+
+/// Leads the new process until it is the container's program; gives the child that an intermediate process made.
+fn guide(
+    request: &Request,
+    plan: &Plan,
+    privileged: bool,
+    group: Option<&Group>,
+    first: &process::Child,
+    socket: &OwnedFd,
+    born: impl FnOnce(u32) -> Result<()>,
+) -> Result<(Option<process::Child>, Option<OwnedFd>, Option<OwnedFd>)> {
+    if let Some(group) = group {
+        because(Chapter::Limits, "from here on every process of the container counts in this group");
+        group.join(first.pid)?;
+    }
+    write_score(request, first.pid)?;
+    let user_namespace = map_ids(request, plan, privileged, first.pid)?;
+    let overlays = match &user_namespace {
+        Some(user_namespace) if privileged => shifted_overlays(request, user_namespace)?,
+        _ => Vec::new(),
+    };
+    let go = |overlays: &[OwnedFd]| {
+        let fds: Vec<BorrowedFd<'_>> = overlays.iter().map(AsFd::as_fd).collect();
+        message::send(socket, &Go::On, &fds).in_step("cannot talk to the container's process")
+    };
+    let mut second = None;
+    if plan.needs_intermediate() {
+        go(&[])?;
+        second = Some(second_process(socket, first)?);
+    }
+    born(second.as_ref().unwrap_or(first).pid)?;
+    go(&overlays)?;
+    let terminal = until_program(socket, second.as_ref().unwrap_or(first))?;
+    Ok((second, terminal, user_namespace))
+}
+
+fn start_child(child: Child<'_>) -> ! {
+    if child.plan.needs_intermediate() {
+        kernel::record::actor(Actor::Intermediate);
+        let outcome = child::wait_for_go(child.socket.as_fd()).and_then(|_| {
+            // Its memory holds descriptors of the host; nobody in a namespace that it enters may look into it.
+            kernel::identity::set_dumpable(false).in_step("cannot protect the container's process").or_else(
+                |error| {
+                    if child.plan.joined.is_empty() { Ok(()) } else { Err(error) }
+                },
+            )?;
+            child.plan.enter()?;
+            because(
+                Chapter::Namespaces,
+                "the container's process, in all its namespaces; the intermediate one ends",
+            );
+            process::clone3(child.plan.second_flags(), None).in_step("cannot make the container's process")
+        });
+        match outcome {
+            Ok(Cloned::Child) => {}
+            Ok(Cloned::Parent(second)) => {
+                let told = FromChild::Cloned(second.pid);
+                let sent = message::send(&child.socket, &told, &[second.pidfd.as_fd()]);
+                process::exit(if sent.is_ok() { 0 } else { 125 })
+            }
+            Err(error) => child::fail(child.socket.as_fd(), &error),
+        }
+    }
+    child.run()
+}
+
+/// The process that the intermediate one made, which is a child of this one; the intermediate one is reaped.
+fn second_process(socket: &OwnedFd, first: &process::Child) -> Result<process::Child> {
+    let second = match message::receive::<FromChild>(socket)? {
+        Some((FromChild::Cloned(pid), mut fds)) if fds.len() == 1 => {
+            process::Child { pid, pidfd: fds.remove(0) }
+        }
+        Some((FromChild::Failed(failure), _)) => return Err(Error::InContainer(failure)),
+        _ => return Err(ended_early(first)),
+    };
+    process::wait(first.pidfd.as_fd()).in_step("cannot wait for the intermediate process")?;
+    Ok(second)
+}
+
+/// Listens until the socket closes, which execve does; the terminal may come by on the way.
+fn until_program(socket: &OwnedFd, child: &process::Child) -> Result<Option<OwnedFd>> {
+    let mut terminal = None;
+    loop {
+        match message::receive::<FromChild>(socket)? {
+            Some((FromChild::Terminal, mut fds)) => terminal = fds.pop(),
+            Some((FromChild::Failed(failure), _)) => return Err(Error::InContainer(failure)),
+            Some((FromChild::Cloned(_), _)) => {}
+            None => return Ok(terminal),
+        }
+        // A process that is killed closes the socket too; whoever waits for it finds that out.
+        let _ = child;
+    }
+}
+
+fn ended_early(child: &process::Child) -> Error {
+    let ended = match process::wait(child.pidfd.as_fd()) {
+        Ok(Ended::Exited(status)) => format!("status {status}"),
+        Ok(Ended::Signaled(signal)) => format!("signal {signal}"),
+        Err(error) => error.to_string(),
+    };
+    Error::EndedEarly { ended }
+}
+
+/// Written from outside: inside, a process that others may not look into does not own this file.
+fn write_score(request: &Request, pid: u32) -> Result<()> {
+    let Some(score) = request.spec.process.as_ref().and_then(|process| process.oom_score_adj) else {
+        return Ok(());
+    };
+    because(Chapter::Limits, "--oom-score-adj: how early the kernel ends this process when memory runs out");
+    kernel::file::write_control(&PathBuf::from(format!("/proc/{pid}/oom_score_adj")), &score.to_string())
+        .in_step("cannot set --oom-score-adj")
+}
+
+/// Writes which ids inside are which outside, and opens the namespace.
+pub(crate) fn map_ids(request: &Request, plan: &Plan, privileged: bool, pid: u32) -> Result<Option<OwnedFd>> {
+    let Some(linux) = &request.spec.linux else { return Ok(None) };
+    if !plan.new_flags.contains(CloneFlags::NEWUSER) {
+        return Ok(None);
+    }
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    if request.map_with_helpers {
+        run_helper("newuidmap", pid, &linux.uid_mappings)?;
+        run_helper("newgidmap", pid, &linux.gid_mappings)?;
+    } else {
+        write_maps(linux, &process, privileged)?;
+    }
+    let path = process.join("ns/user");
+    rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map(Some)
+        .map_err(|errno| kernel::Error::new("open", path.display().to_string(), errno))
+        .in_step("cannot map users")
+}
+
+fn write_maps(linux: &Linux, process: &Path, privileged: bool) -> Result<()> {
+    const STEP: &str = "cannot map users";
+    if !privileged {
+        because(Chapter::Namespaces, "a user without rights may map groups only after giving setgroups up");
+        kernel::file::write_control(&process.join("setgroups"), "deny").in_step(STEP)?;
+    }
+    for (file, mappings) in [("uid_map", &linux.uid_mappings), ("gid_map", &linux.gid_mappings)] {
+        because(Chapter::Namespaces, "which ids inside the user namespace are which outside");
+        let line = |map: &IdMapping| format!("{} {} {}\n", map.container_id, map.host_id, map.size);
+        let lines: String = mappings.iter().map(line).collect();
+        kernel::file::write_control(&process.join(file), &lines).in_step(STEP)?;
+    }
+    Ok(())
+}
+
+/// newuidmap(1) and newgidmap(1) may map the ranges of /etc/subuid and /etc/subgid, which a plain user may not.
+fn run_helper(name: &'static str, pid: u32, mappings: &[IdMapping]) -> Result<()> {
+    because(
+        Chapter::Namespaces,
+        "the set-user-id helper maps the ranges that the administrator gave this user",
+    );
+    let mut argv = vec![name.to_owned(), pid.to_string()];
+    for map in mappings {
+        argv.extend([map.container_id, map.host_id, map.size].map(|number| number.to_string()));
+    }
+    let environment = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
+    let path = crate::program::find(name, &environment)?;
+    let child = match process::clone3(CloneFlags::empty(), None).in_step("cannot start newuidmap")? {
+        Cloned::Child => {
+            kernel::signal::unblock_all();
+            // Nothing is left to say to anybody: the exit status tells.
+            let _ = process::execve(&path, &argv, &environment);
+            process::exit(127)
+        }
+        Cloned::Parent(child) => child,
+    };
+    match process::wait(child.pidfd.as_fd()).in_step("cannot wait for newuidmap")? {
+        Ended::Exited(0) => Ok(()),
+        other => Err(Error::Configuration {
+            what: name,
+            value: argv[2..].join(" "),
+            reason: format!(
+                "refused (status {}); are these ids yours in /etc/subuid and /etc/subgid?",
+                other.code()
+            ),
+        }),
+    }
+}
+
+/// With shifted ids the container's root is somebody else on the host; the streams shall be its own.
+fn give_to_mapped_root(request: &Request, streams: &Streams) -> Result<()> {
+    let Some(linux) = &request.spec.linux else { return Ok(()) };
+    let root_of = |maps: &[IdMapping]| maps.iter().find(|map| map.container_id == 0).map(|map| map.host_id);
+    let (Some(uid), Some(gid)) = (root_of(&linux.uid_mappings), root_of(&linux.gid_mappings)) else {
+        return Ok(());
+    };
+    for stream in streams.all() {
+        rustix::fs::fchown(stream, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+            .map_err(|errno| kernel::Error::new("fchown", "standard stream", errno))
+            .in_step("cannot give the streams to the container")?;
+    }
+    Ok(())
+}
+
+/// Union mounts whose lower layers show their owners shifted into the container's user namespace.
+fn shifted_overlays(request: &Request, user_namespace: &OwnedFd) -> Result<Vec<OwnedFd>> {
+    let RootFileSystem::Overlays(overlays) = &request.root else { return Ok(Vec::new()) };
+    because(
+        Chapter::RootFileSystem,
+        "the layers are shown with shifted owners: no file is copied or changed",
+    );
+    overlays.iter().map(|overlay| mount_overlay(overlay, Some(user_namespace))).collect()
+}

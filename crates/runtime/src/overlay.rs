@@ -1,0 +1,156 @@
+//! Union mounts: layers below, the container's own changes on top.
+//!
+//! The newer way (Linux 6.5: one `lowerdir+` setting per layer) has no limit on the number of layers. On older kernels all layers
+//! have to fit into one page of mount(2) options, so they are named relative to their common directory.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use kernel::mount::{
+    At, Change, MountAttributes, MountFlags, OpenTree, Setting, fsconfig, fsmount, fsopen, mount, open_tree,
+    set_attributes, unmount_detached,
+};
+use rustix::fs::{Mode, OFlags};
+
+use crate::error::{Error, InStep as _, Result};
+use crate::request::Overlay;
+
+const STEP: &str = "cannot join the image's layers";
+
+/// Makes the union mount as a detached mount, seen nowhere until it is attached.
+///
+/// `id_map` shifts the owners of the lower layers by a user namespace.
+pub fn mount_overlay(overlay: &Overlay, id_map: Option<&OwnedFd>) -> Result<OwnedFd> {
+    if let Some(user_namespace) = id_map {
+        return mount_id_mapped(overlay, user_namespace);
+    }
+    let context = fsopen("overlay").in_step(STEP)?;
+    for layer in overlay.lower.iter().rev() {
+        let Some(path) = layer.to_str() else { return Err(not_text(layer)) };
+        match fsconfig(context.as_fd(), "overlay", Setting::String("lowerdir+", path)) {
+            Err(error) if kernel::mount::is_unsupported(&error) => return mount_by_options(overlay),
+            other => other.in_step(STEP)?,
+        }
+    }
+    finish(&context, overlay)
+}
+
+fn not_text(path: &Path) -> Error {
+    Error::Configuration {
+        what: "layer",
+        value: path.to_string_lossy().into_owned(),
+        reason: "the path of the store must be UTF-8 text".to_owned(),
+    }
+}
+
+/// The settings that every overlay gets: nothing is left to the defaults of the machine's kernel.
+fn fixed_settings(overlay: &Overlay) -> Vec<(&'static str, Option<&'static str>)> {
+    let mut settings = vec![("redirect_dir", Some("off")), ("metacopy", Some("off")), ("index", Some("off"))];
+    if overlay.userxattr {
+        // With userxattr the kernel follows no redirects anyway and refuses every other word for it than this.
+        settings[0].1 = Some("nofollow");
+        settings.push(("userxattr", None));
+    }
+    if overlay.volatile && overlay.upper.is_some() {
+        settings.push(("volatile", None));
+    }
+    settings
+}
+
+fn finish(context: &OwnedFd, overlay: &Overlay) -> Result<OwnedFd> {
+    let set = |setting| fsconfig(context.as_fd(), "overlay", setting).in_step(STEP);
+    for (key, value) in fixed_settings(overlay) {
+        set(value.map_or(Setting::Flag(key), |value| Setting::String(key, value)))?;
+    }
+    if let Some(upper) = &overlay.upper {
+        for (key, path) in [("upperdir", &upper.upper), ("workdir", &upper.work)] {
+            set(Setting::String(key, path.to_str().ok_or_else(|| not_text(path))?))?;
+        }
+    }
+    set(Setting::Create)?;
+    fsmount(context.as_fd(), "overlay", MountAttributes::empty()).in_step(STEP)
+}
+
+/// The way of kernels before 6.5: mount(2) with names relative to the layers' common directory, attached for a moment and
+/// taken off again as a detached copy.
+fn mount_by_options(overlay: &Overlay) -> Result<OwnedFd> {
+    let base = common_directory(&overlay.lower);
+    let names: Vec<String> = overlay.lower.iter().rev().map(|layer| relative(layer, &base)).collect();
+    let mut options = format!("lowerdir={}", names.join(":"));
+    for (key, value) in fixed_settings(overlay) {
+        options.push(',');
+        options.push_str(key);
+        options.extend(value.into_iter().flat_map(|value| ["=", value]));
+    }
+    if let Some(upper) = &overlay.upper {
+        for (key, path) in [("upperdir", &upper.upper), ("workdir", &upper.work)] {
+            options.push_str(&format!(",{key}={}", escape(&path.to_string_lossy())));
+        }
+    }
+    let failed = |errno| kernel::Error::new("chdir", base.display().to_string(), errno);
+    let before = rustix::fs::open(".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(failed)
+        .in_step(STEP)?;
+    rustix::process::chdir(&base).map_err(failed).in_step(STEP)?;
+    let target = overlay.lower.last().map_or(base.as_path(), PathBuf::as_path);
+    let mounted = mount("overlay", target, "overlay", MountFlags::empty(), &options);
+    rustix::process::fchdir(&before).map_err(failed).in_step(STEP)?;
+    mounted.in_step(STEP)?;
+    let detached = open_tree(At::path(target), OpenTree::CLONE);
+    unmount_detached(target).in_step(STEP)?;
+    detached.in_step(STEP)
+}
+
+fn common_directory(paths: &[PathBuf]) -> PathBuf {
+    let mut common = paths.first().and_then(|path| path.parent()).unwrap_or(Path::new("/")).to_path_buf();
+    while !paths.iter().all(|path| path.starts_with(&common)) && common.pop() {}
+    common
+}
+
+fn relative(path: &Path, base: &Path) -> String {
+    let rest = path.strip_prefix(base).unwrap_or(path);
+    if rest.as_os_str().is_empty() { ".".to_owned() } else { escape(&rest.to_string_lossy()) }
+}
+
+/// Overlay options end at a comma and lower names at a colon unless a backslash stands before.
+fn escape(path: &str) -> String {
+    path.replace('\\', "\\\\").replace(',', "\\,").replace(':', "\\:")
+}
+
+/// Lower layers with shifted owners: each is a detached, id-mapped copy of its directory's mount, given by descriptor.
+fn mount_id_mapped(overlay: &Overlay, user_namespace: &OwnedFd) -> Result<OwnedFd> {
+    let context = fsopen("overlay").in_step(STEP)?;
+    let mut layers = Vec::new();
+    for layer in overlay.lower.iter().rev() {
+        let name = layer.display().to_string();
+        let tree = open_tree(At::path(layer), OpenTree::CLONE).in_step(STEP)?;
+        let change = Change { user_namespace: Some(user_namespace.as_fd()), ..Change::default() };
+        set_attributes(At::fd(tree.as_fd(), &name), change).in_step("cannot shift the owners of a layer")?;
+        layers.push((name, tree));
+    }
+    for (name, tree) in &layers {
+        let by_fd = Setting::Fd("lowerdir+", tree.as_fd(), name);
+        match fsconfig(context.as_fd(), "overlay", by_fd) {
+            Err(error) if kernel::mount::is_unsupported(&error) => {
+                let path = format!("/proc/self/fd/{}", tree.as_raw_fd());
+                fsconfig(context.as_fd(), "overlay", Setting::String("lowerdir+", &path)).in_step(STEP)?;
+            }
+            other => other.in_step(STEP)?,
+        }
+    }
+    finish(&context, overlay)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_layers_relative_to_what_they_share() {
+        let paths = [PathBuf::from("/s/layers/a/fs"), PathBuf::from("/s/layers/b/fs")];
+        let base = common_directory(&paths);
+        assert_eq!(base, Path::new("/s/layers"));
+        assert_eq!(relative(&paths[1], &base), "b/fs");
+        assert_eq!(relative(Path::new("/s/a,b:c"), Path::new("/s")), "a\\,b\\:c");
+    }
+}

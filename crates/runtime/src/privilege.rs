@@ -1,0 +1,156 @@
+//! Giving privileges up, in the one order that works.
+
+use kernel::identity::{self, CapabilitySets};
+use kernel::record::{Chapter, because};
+
+use crate::error::{Error, InStep as _, Result};
+use crate::spec::{Capabilities, User};
+
+/// The capabilities of capabilities(7) in the order of their numbers.
+pub const CAPABILITIES: [&str; 41] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+];
+
+/// The bits of a list of names, bit n for capability number n.
+pub fn mask(names: &[String]) -> Result<u64> {
+    names.iter().try_fold(0, |mask, name| match CAPABILITIES.iter().position(|known| known == name) {
+        Some(number) => Ok(mask | 1 << number),
+        None => Err(Error::Configuration {
+            what: "capability",
+            value: name.clone(),
+            reason: "not one that this version knows".to_owned(),
+        }),
+    })
+}
+
+/// The container's sets as bits, less what this process does not have to give: a specification may list more than a nested or
+/// restricted starter holds, and runc ignores those too.
+#[derive(Debug, Clone, Copy)]
+pub struct Sets {
+    bounding: u64,
+    permitted: u64,
+    effective: u64,
+    inheritable: u64,
+    ambient: u64,
+}
+
+impl Sets {
+    /// From the names of a specification; none keeps all that this process has.
+    pub fn new(capabilities: Option<&Capabilities>) -> Result<Self> {
+        let held = identity::capabilities().in_step("cannot read this process's capabilities")?.permitted;
+        let Some(named) = capabilities else {
+            let all = u64::MAX;
+            return Ok(Self { bounding: all, permitted: held, effective: held, inheritable: 0, ambient: 0 });
+        };
+        Ok(Self {
+            bounding: mask(&named.bounding)?,
+            permitted: mask(&named.permitted)? & held,
+            effective: mask(&named.effective)? & held,
+            inheritable: mask(&named.inheritable)? & held,
+            ambient: mask(&named.ambient)? & held,
+        })
+    }
+
+    /// The bounding set, which is what the seccomp profile is chosen by.
+    pub fn bounding(&self) -> u64 {
+        self.bounding
+    }
+}
+
+/// Drops what the container may never get back: bounding set first, while CAP_SETPCAP is still held.
+pub fn drop_bounding(sets: &Sets) -> Result<()> {
+    because(
+        Chapter::Process,
+        "a capability outside the bounding set can never be had again, whatever is executed",
+    );
+    for number in 0..64 {
+        let keep = sets.bounding & (1 << number) != 0;
+        if !identity::in_bounding(number) {
+            if number as usize >= CAPABILITIES.len() {
+                break;
+            }
+            continue;
+        }
+        if !keep {
+            identity::drop_bounding(number).in_step("cannot drop capabilities")?;
+        }
+    }
+    Ok(())
+}
+
+/// Becomes the user, keeping the permitted set across the change so that [`set`] can cut it to size.
+pub fn become_user(user: &User, set_groups: bool) -> Result<()> {
+    const STEP: &str = "cannot become the container's user";
+    because(Chapter::Process, "the process takes the user and groups it was asked to run as");
+    identity::keep_capabilities(true).in_step(STEP)?;
+    if set_groups {
+        identity::set_supplementary_groups(&user.additional_gids).in_step(STEP)?;
+    } else if let Some(id) = user.additional_gids.first() {
+        return Err(Error::UnmappedId { kind: "group", id: *id });
+    }
+    let unmapped = |kind, id| {
+        move |source: kernel::Error| match source.errno() {
+            rustix::io::Errno::INVAL => Error::UnmappedId { kind, id },
+            _ => Error::Step { step: STEP, source },
+        }
+    };
+    identity::set_group(user.gid).map_err(unmapped("group", user.gid))?;
+    identity::set_user(user.uid).map_err(unmapped("user", user.uid))?;
+    identity::keep_capabilities(false).in_step(STEP)
+}
+
+/// Cuts the capability sets to what the container gets.
+pub fn set(sets: &Sets) -> Result<()> {
+    const STEP: &str = "cannot set the container's capabilities";
+    because(Chapter::Process, "of root's powers the process keeps only these");
+    let kept = CapabilitySets {
+        effective: sets.effective & sets.permitted,
+        permitted: sets.permitted,
+        inheritable: sets.inheritable,
+    };
+    identity::set_capabilities(kept).in_step(STEP)?;
+    for number in (0..64).filter(|number| sets.ambient & (1 << number) != 0) {
+        identity::raise_ambient(number).in_step(STEP)?;
+    }
+    Ok(())
+}

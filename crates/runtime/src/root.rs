@@ -1,0 +1,379 @@
+//! The container's root file system: built beside the old root, then swapped in by pivot_root(2).
+//!
+//! Runs in the process that becomes the container, inside its own mount namespace, so that nothing of it is ever seen outside and
+//! nothing has to be unmounted. Every path below the new root is opened with openat2(2) RESOLVE_IN_ROOT: a symbolic link that an
+//! image has planted leads nowhere but into the container.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use kernel::mount::{
+    At, Change, MountAttributes, MountFlags, OpenTree, Setting, fsconfig, fsmount, fsopen, mount, move_mount,
+    open_tree, pivot_root, set_attributes, unmount_detached,
+};
+use kernel::record::{Chapter, because};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat2};
+use rustix::io::Errno;
+
+use crate::error::{Error, InStep as _, Result};
+use crate::mount_options::{self, Options};
+use crate::overlay::mount_overlay;
+use crate::request::{Request, RootFileSystem};
+use crate::spec::{Mount, NamespaceKind};
+
+/// The new root while it is built.
+pub struct NewRoot {
+    /// Its top directory.
+    pub directory: OwnedFd,
+}
+
+/// What was opened before the container's process was cloned, by the monitor, which still sees the host as it is.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    /// Detached union mounts, in the order of the request's overlays.
+    pub overlays: Vec<OwnedFd>,
+    /// Detached copies of bind mount sources, by the mount's place in the specification.
+    pub binds: BTreeMap<usize, OwnedFd>,
+}
+
+/// Opens the sources of bind mounts as detached copies.
+///
+/// Done before the clone: a copy made in the host's mount namespace stays in its source's peer group, which is what makes `rshared` and
+/// `rslave` volumes work. A process without CAP_SYS_ADMIN cannot; then the container's process does it, later.
+pub fn open_binds(mounts: &[Mount]) -> Result<BTreeMap<usize, OwnedFd>> {
+    let mut trees = BTreeMap::new();
+    for (place, mount) in mounts.iter().enumerate() {
+        let options = mount_options::parse(&mount.options);
+        if options.bind || mount.kind == "bind" {
+            because(
+                Chapter::RootFileSystem,
+                "a copy of the mount at this path is taken while the host is in view",
+            );
+            trees.insert(place, open_bind(mount, &options)?);
+        }
+    }
+    Ok(trees)
+}
+
+fn open_bind(mount: &Mount, options: &Options) -> Result<OwnedFd> {
+    let mut flags = OpenTree::CLONE;
+    flags.set(OpenTree::RECURSIVE, options.recursive);
+    open_tree(At::path(Path::new(&mount.source)), flags).in_step("cannot bind a path of the host")
+}
+
+/// Mounts the root where the container's process finds it, and gives its top directory.
+pub fn attach(request: &Request, prepared: &mut Prepared) -> Result<NewRoot> {
+    because(
+        Chapter::RootFileSystem,
+        "mounts made in here must not be seen by the host, but the host's may come in",
+    );
+    mount("", Path::new("/"), "", MountFlags::REC | MountFlags::SLAVE, "")
+        .in_step("cannot detach from the host's mounts")?;
+    let place = request.state_directory.join("root");
+    let (tree, name) = match &request.root {
+        RootFileSystem::Directory(path) => {
+            because(
+                Chapter::RootFileSystem,
+                "pivot_root wants a mount, so the directory is mounted on its own",
+            );
+            let step = "cannot use the directory as root file system";
+            (
+                open_tree(At::path(path), OpenTree::CLONE | OpenTree::RECURSIVE).in_step(step)?,
+                "root directory",
+            )
+        }
+        RootFileSystem::Overlays(overlays) => {
+            if prepared.overlays.is_empty() {
+                for overlay in overlays {
+                    because(
+                        Chapter::RootFileSystem,
+                        "the image's layers are joined, shared by all containers, never copied",
+                    );
+                    prepared.overlays.push(mount_overlay(overlay, None)?);
+                }
+            }
+            (prepared.overlays.remove(0), "overlay of the image's layers")
+        }
+    };
+    because(Chapter::RootFileSystem, "the new root needs a place in the tree before it can become the root");
+    move_mount(tree.as_fd(), name, At::path(&place)).in_step("cannot place the root file system")?;
+    let private = Change { propagation: Some(MountFlags::PRIVATE), recursive: true, ..Change::default() };
+    set_attributes(At::fd(tree.as_fd(), name), private).in_step("cannot place the root file system")?;
+    Ok(NewRoot { directory: tree })
+}
+
+/// Mounts the union mounts below the root (`/usr` of the host's own image).
+pub fn attach_lower_overlays(root: &NewRoot, request: &Request, prepared: &mut Prepared) -> Result<()> {
+    let RootFileSystem::Overlays(overlays) = &request.root else { return Ok(()) };
+    for (overlay, tree) in overlays.iter().skip(1).zip(prepared.overlays.drain(..)) {
+        because(Chapter::RootFileSystem, "this directory of the image is a union mount of its own");
+        let target = root.make_directory(&overlay.target)?;
+        let name = overlay.target.display().to_string();
+        move_mount(tree.as_fd(), "overlay", At::fd(target.as_fd(), &name))
+            .in_step("cannot place a union mount")?;
+    }
+    Ok(())
+}
+
+impl NewRoot {
+    /// Opens a path below the new root, whatever links lie on the way.
+    pub fn open(&self, path: &Path, flags: OFlags) -> std::result::Result<OwnedFd, Errno> {
+        let inside = path.strip_prefix("/").unwrap_or(path);
+        let inside = if inside.as_os_str().is_empty() { Path::new(".") } else { inside };
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        openat2(&self.directory, inside, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+    }
+
+    /// A directory below the new root, made with its parents where missing.
+    pub fn make_directory(&self, path: &Path) -> Result<OwnedFd> {
+        let failed = |errno| missing_target(path, errno);
+        match self.open(path, OFlags::PATH | OFlags::DIRECTORY) {
+            Err(Errno::NOENT) => {}
+            other => return other.map_err(failed),
+        }
+        let mut so_far = PathBuf::from("/");
+        let mut directory = self.open(&so_far, OFlags::PATH).map_err(failed)?;
+        for component in path.components().filter(|part| matches!(part, Component::Normal(_))) {
+            so_far.push(component);
+            directory = match self.open(&so_far, OFlags::PATH | OFlags::DIRECTORY) {
+                Err(Errno::NOENT) => {
+                    mkdirat(&directory, component.as_os_str(), Mode::from(0o755)).map_err(failed)?;
+                    self.open(&so_far, OFlags::PATH | OFlags::DIRECTORY).map_err(failed)?
+                }
+                other => other.map_err(failed)?,
+            };
+        }
+        Ok(directory)
+    }
+
+    /// A file below the new root, made empty with its parents where missing; something to mount a file on.
+    fn make_file(&self, path: &Path) -> Result<OwnedFd> {
+        let failed = |errno| missing_target(path, errno);
+        match self.open(path, OFlags::PATH) {
+            Err(Errno::NOENT) => {}
+            other => return other.map_err(failed),
+        }
+        let (parent, name) = self.parent_of(path)?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        rustix::fs::openat(&parent, &name, flags, Mode::from(0o755)).map_err(failed)?;
+        self.open(path, OFlags::PATH).map_err(failed)
+    }
+
+    /// The directory that holds a path, made where missing, and the path's last name.
+    pub fn parent_of(&self, path: &Path) -> Result<(OwnedFd, PathBuf)> {
+        let name = path.file_name().ok_or_else(|| missing_target(path, Errno::INVAL))?;
+        Ok((self.make_directory(path.parent().unwrap_or(Path::new("/")))?, PathBuf::from(name)))
+    }
+
+    /// Makes the mounts of the specification, in order.
+    pub fn mount_all(&self, request: &Request, binds: &mut BTreeMap<usize, OwnedFd>) -> Result<()> {
+        for (place, mount) in request.spec.mounts.iter().enumerate() {
+            let options = mount_options::parse(&mount.options);
+            if options.bind || mount.kind == "bind" {
+                let tree = match binds.remove(&place) {
+                    Some(tree) => tree,
+                    None => {
+                        because(Chapter::RootFileSystem, "a part of the host is made visible inside");
+                        open_bind(mount, &options)?
+                    }
+                };
+                self.attach_bind(mount, &options, &tree)?;
+            } else if mount.kind == "cgroup" {
+                crate::cgroup_view::mount_view(self, mount, &options, has_new_cgroup_namespace(request))?;
+            } else {
+                because(Chapter::RootFileSystem, reason_of(&mount.kind));
+                let tree = new_file_system(&mount.kind, &mount.source, &options)?;
+                self.attach_mount(&tree, &mount.kind, &mount.destination, &options)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn attach_bind(&self, mount: &Mount, options: &Options, tree: &OwnedFd) -> Result<()> {
+        because(Chapter::RootFileSystem, "a part of the host is made visible inside");
+        let status = rustix::fs::fstat(tree)
+            .map_err(|errno| kernel::Error::new("fstat", mount.source.clone(), errno))
+            .in_step("cannot bind a path of the host")?;
+        let is_directory = FileType::from_raw_mode(status.st_mode) == FileType::Directory;
+        let target = match is_directory {
+            true => self.make_directory(&mount.destination)?,
+            false => self.make_file(&mount.destination)?,
+        };
+        let name = mount.destination.display().to_string();
+        move_mount(tree.as_fd(), &mount.source, At::fd(target.as_fd(), &name))
+            .in_step("cannot bind a path of the host")?;
+        change_attributes(tree.as_fd(), &name, options)
+    }
+
+    /// Attaches a new file system at a directory, made where missing.
+    pub fn attach_mount(
+        &self,
+        tree: &OwnedFd,
+        kind: &str,
+        destination: &Path,
+        options: &Options,
+    ) -> Result<()> {
+        let target = self.make_directory(destination)?;
+        let name = destination.display().to_string();
+        move_mount(tree.as_fd(), kind, At::fd(target.as_fd(), &name))
+            .in_step("cannot mount a file system")?;
+        if let Some((propagation, recursive)) = options.propagation {
+            let change = Change { propagation: Some(propagation), recursive, ..Change::default() };
+            set_attributes(At::fd(tree.as_fd(), &name), change).in_step("cannot mount a file system")?;
+        }
+        Ok(())
+    }
+
+    /// Makes the new root the only root: pivot_root on itself, the old one taken off. Nothing of the host stays reachable.
+    pub fn enter(&self) -> Result<()> {
+        const STEP: &str = "cannot enter the root file system";
+        let fail = |errno| kernel::Error::new("fchdir", "the new root", errno);
+        rustix::process::fchdir(&self.directory).map_err(fail).in_step(STEP)?;
+        because(
+            Chapter::RootFileSystem,
+            "the image becomes the root; the old root is stacked on it for a moment",
+        );
+        pivot_root(Path::new("."), Path::new(".")).in_step(STEP)?;
+        because(Chapter::RootFileSystem, "the old root goes: nothing of the host is reachable any more");
+        unmount_detached(Path::new(".")).in_step(STEP)?;
+        rustix::process::chdir("/").map_err(|errno| kernel::Error::new("chdir", "/", errno)).in_step(STEP)
+    }
+
+    /// Makes the root mount read-only, when all else is mounted.
+    pub fn make_read_only(&self) -> Result<()> {
+        because(Chapter::RootFileSystem, "--read-only: the image's files cannot be changed");
+        let change = Change { set: MountAttributes::RDONLY, ..Change::default() };
+        set_attributes(At::path(Path::new("/")), change).in_step("cannot make the root read-only")
+    }
+}
+
+fn missing_target(path: &Path, errno: Errno) -> Error {
+    let source = kernel::Error::new("openat2", path.display().to_string(), errno);
+    Error::Step { step: "cannot make a place to mount on inside the container", source }
+}
+
+fn has_new_cgroup_namespace(request: &Request) -> bool {
+    let namespaces = request.spec.linux.iter().flat_map(|linux| &linux.namespaces);
+    namespaces.into_iter().any(|namespace| namespace.kind == NamespaceKind::Cgroup)
+}
+
+fn reason_of(kind: &str) -> &'static str {
+    match kind {
+        "proc" => "ps and friends read /proc, and this one shows only the container's processes",
+        "sysfs" => "programs look for devices and network cards in /sys",
+        "devpts" => "the container gets pseudo-terminals of its own",
+        "mqueue" => "POSIX message queues of the container's own IPC namespace",
+        _ => "a file system in memory that goes with the container",
+    }
+}
+
+/// A new file system as a detached mount.
+pub fn new_file_system(kind: &str, source: &str, options: &Options) -> Result<OwnedFd> {
+    const STEP: &str = "cannot mount a file system";
+    let context = fsopen(kind).in_step(STEP)?;
+    let set = |setting| fsconfig(context.as_fd(), kind, setting).in_step(STEP);
+    if !source.is_empty() {
+        set(Setting::String("source", source))?;
+    }
+    for (key, value) in &options.data {
+        set(value.as_ref().map_or(Setting::Flag(key), |value| Setting::String(key, value)))?;
+    }
+    set(Setting::Create)?;
+    fsmount(context.as_fd(), kind, options.set).in_step(STEP)
+}
+
+/// Gives a bind mount its attributes and propagation.
+fn change_attributes(tree: BorrowedFd<'_>, name: &str, options: &Options) -> Result<()> {
+    const STEP: &str = "cannot set the options of a bind mount";
+    if !options.set.is_empty() || !options.clear.is_empty() {
+        let change = Change { set: options.set, clear: options.clear, ..Change::default() };
+        set_attributes(At::fd(tree, name), change).in_step(STEP)?;
+    }
+    if !options.set_recursively.is_empty() {
+        let change = Change { set: options.set_recursively, recursive: true, ..Change::default() };
+        set_attributes(At::fd(tree, name), change).in_step(STEP)?;
+    }
+    let (propagation, recursive) = options.propagation.unwrap_or((MountFlags::PRIVATE, true));
+    let change = Change { propagation: Some(propagation), recursive, ..Change::default() };
+    set_attributes(At::fd(tree, name), change).in_step(STEP)
+}
+
+/// Hides paths of the kernel's that tell or allow too much. Called with the new root as `/`.
+pub fn mask(paths: &[PathBuf]) -> Result<()> {
+    const STEP: &str = "cannot hide a path";
+    let mut empty: Option<OwnedFd> = None;
+    for path in paths {
+        let Some(target) = open_below_root(path)? else { continue };
+        because(Chapter::RootFileSystem, "this path tells about the host or changes it, so it is hidden");
+        let status = rustix::fs::fstat(&target).map_err(|errno| missing_target(path, errno))?;
+        let name = path.display().to_string();
+        if FileType::from_raw_mode(status.st_mode) == FileType::Directory {
+            let cover = empty_directory(&mut empty)?;
+            move_mount(cover.as_fd(), "empty directory", At::fd(target.as_fd(), &name)).in_step(STEP)?;
+        } else {
+            let null = open_tree(At::path(Path::new("/dev/null")), OpenTree::CLONE).in_step(STEP)?;
+            move_mount(null.as_fd(), "/dev/null", At::fd(target.as_fd(), &name)).in_step(STEP)?;
+        }
+    }
+    Ok(())
+}
+
+/// A detached mount of one empty read-only file system, which all hidden directories share.
+fn empty_directory(empty: &mut Option<OwnedFd>) -> Result<OwnedFd> {
+    const STEP: &str = "cannot hide a path";
+    let first = match empty.take() {
+        Some(first) => first,
+        None => {
+            let options =
+                mount_options::parse(&["ro".to_owned(), "size=0k".to_owned(), "nr_inodes=1".to_owned()]);
+            new_file_system("tmpfs", "tmpfs", &options)?
+        }
+    };
+    let next = open_tree(At::fd(first.as_fd(), "empty directory"), OpenTree::CLONE).in_step(STEP);
+    *empty = Some(first);
+    next
+}
+
+/// Makes paths of the kernel's read-only. Called with the new root as `/`.
+pub fn make_paths_read_only(paths: &[PathBuf]) -> Result<()> {
+    const STEP: &str = "cannot make a path read-only";
+    for path in paths {
+        let Some(target) = open_below_root(path)? else { continue };
+        because(Chapter::RootFileSystem, "the kernel's settings can be read inside, not changed");
+        let name = path.display().to_string();
+        let tree =
+            open_tree(At::fd(target.as_fd(), &name), OpenTree::CLONE | OpenTree::RECURSIVE).in_step(STEP)?;
+        // Flags that a user namespace may not clear come along with the copy, so nothing but read-only is set.
+        let change = Change { set: MountAttributes::RDONLY, recursive: true, ..Change::default() };
+        set_attributes(At::fd(tree.as_fd(), &name), change).in_step(STEP)?;
+        move_mount(tree.as_fd(), &name, At::fd(target.as_fd(), &name)).in_step(STEP)?;
+    }
+    Ok(())
+}
+
+/// A path of the container's root, if it is there. Links in it are followed only inside `/proc` and `/sys` as mounted.
+fn open_below_root(path: &Path) -> Result<Option<OwnedFd>> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => Ok(None),
+        Err(errno) => Err(missing_target(path, errno)),
+    }
+}
+
+/// Makes a symbolic link unless something is there.
+pub fn link_if_absent(root: &NewRoot, target: &str, path: &Path) -> Result<()> {
+    let (parent, name) = root.parent_of(path)?;
+    match rustix::fs::symlinkat(target, &parent, &name) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(errno) => Err(missing_target(path, errno)),
+    }
+}
+
+/// Changes a node's owner without following links.
+pub fn own(parent: &OwnedFd, name: &Path, uid: u32, gid: u32) -> Result<()> {
+    let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+    rustix::fs::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|errno| missing_target(name, errno))
+}

@@ -1,0 +1,67 @@
+//! The container's pseudo-terminal: made from its own devpts, its other end handed to the monitor. See pty(7).
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use kernel::mount::{At, OpenTree, move_mount, open_tree};
+use kernel::record::{Chapter, because};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+use crate::error::{InStep as _, Result};
+use crate::root::NewRoot;
+use crate::spec::ConsoleSize;
+
+const STEP: &str = "cannot make the container's terminal";
+
+/// Both ends of a new terminal.
+pub struct Terminal {
+    /// The end of the one who looks at it.
+    pub controller: OwnedFd,
+    /// The end of the container.
+    pub container: OwnedFd,
+}
+
+/// Opens a new terminal of the container's devpts and makes it its `/dev/console`.
+pub fn open(root: &NewRoot, size: Option<ConsoleSize>) -> Result<Terminal> {
+    because(Chapter::Process, "-t: the process gets a terminal of its own, from its own devpts");
+    let failed = |call: &'static str| move |errno| kernel::Error::new(call, "/dev/pts/ptmx", errno);
+    let flags = OFlags::RDWR | OFlags::NOCTTY;
+    let controller = root.open(Path::new("/dev/pts/ptmx"), flags).map_err(failed("openat2")).in_step(STEP)?;
+    rustix::pty::unlockpt(&controller).map_err(failed("ioctl")).in_step(STEP)?;
+    let name = rustix::pty::ptsname(&controller, Vec::new()).map_err(failed("ioctl")).in_step(STEP)?;
+    let name = name.to_string_lossy().into_owned();
+    let container = root.open(Path::new(&name), flags).map_err(failed("openat2")).in_step(STEP)?;
+    if let Some(size) = size {
+        let size = Winsize { ws_row: size.height, ws_col: size.width, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&controller, size).map_err(failed("ioctl")).in_step(STEP)?;
+    }
+    bind_console(root, &container, &name)?;
+    Ok(Terminal { controller, container })
+}
+
+fn bind_console(root: &NewRoot, container: &OwnedFd, name: &str) -> Result<()> {
+    let failed = |errno| kernel::Error::new("openat", "/dev/console", errno);
+    let (parent, console) = root.parent_of(Path::new("/dev/console"))?;
+    let create = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
+    match rustix::fs::openat(&parent, &console, create, Mode::from(0o600)) {
+        Ok(_) | Err(rustix::io::Errno::NXIO | rustix::io::Errno::ACCESS) => {}
+        Err(errno) => return Err(failed(errno)).in_step(STEP),
+    }
+    because(Chapter::Process, "/dev/console is that terminal too");
+    let tree = open_tree(At::fd(container.as_fd(), name), OpenTree::CLONE).in_step(STEP)?;
+    move_mount(tree.as_fd(), name, At { directory: Some(parent.as_fd()), path: &console, name: "/dev" })
+        .in_step(STEP)
+}
+
+/// Makes the terminal the controlling one of this session and the three standard streams.
+pub fn take(container: &OwnedFd, uid: u32) -> Result<()> {
+    let failed = |errno| kernel::Error::new("ioctl", "TIOCSCTTY on the container's terminal", errno);
+    rustix::process::ioctl_tiocsctty(container).map_err(failed).in_step(STEP)?;
+    let owned = |errno| kernel::Error::new("fchown", "the container's terminal", errno);
+    rustix::fs::fchown(container, Some(Uid::from_raw(uid)), None::<Gid>).map_err(owned).in_step(STEP)?;
+    for number in 0..=2 {
+        kernel::process::set_standard_stream(container.as_fd(), number).in_step(STEP)?;
+    }
+    Ok(())
+}
