@@ -1,1 +1,42 @@
-//! image
+//! Images: an archive in, read-only layers out, which overlayfs merges to a root file system.
+//!
+//! It reads OCI layouts and docker archives, verifies every byte, unpacks layers in parallel and keeps all of it in a
+//! [`Store`]. It runs nothing, mounts nothing and talks to no network.
+//!
+//! ```no_run
+//! # fn main() -> image::Result<()> {
+//! let store = image::Store::open("/var/lib/coracle".as_ref())?;
+//! let source = "oci-archive:/tmp/busybox.tar".parse()?;
+//! let loaded = store.load(&source, &image::LoadOptions::default())?;
+//! let image = store.resolve(&loaded[0].id.to_string(), None)?;
+//! println!("{:?}", image.layers);
+//! # Ok(())
+//! # }
+//! ```
+
+mod catalog;
+mod digest;
+mod error;
+mod form;
+mod inventory;
+mod load;
+mod lower;
+mod oci;
+mod reference;
+mod source;
+mod store;
+mod stream;
+mod tar;
+mod unpack;
+
+pub use catalog::{Image, Inspection, Removed, Summary};
+pub use digest::Digest;
+pub use error::{Error, Result};
+pub use form::Ownership;
+pub use load::{LoadOptions, Loaded};
+pub use oci::{Config, Descriptor, Empty, Healthcheck, ImageConfig, Platform, RootFs};
+pub use reference::{Reference, fuzz_reference};
+pub use source::Source;
+pub use store::{Hold, RootDirectory, Store};
+pub use stream::Limits;
+pub use tar::{Error as TarError, Fault as TarFault, fuzz_archive};

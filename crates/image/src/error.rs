@@ -1,0 +1,299 @@
+//! What can go wrong with images, and what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+
+use crate::digest::Digest;
+use crate::oci::Platform;
+use crate::tar;
+
+/// The result of a call of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// An operation on images that failed. The text says what failed, on what and why; [`Error::advice`] what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A system call failed.
+    #[error(transparent)]
+    System(#[from] kernel::Error),
+    /// A file of the store or of the source could not be used; the error names it.
+    #[error(transparent)]
+    File(#[from] io::Error),
+    /// Not a digest.
+    #[error("{text:?} is not a digest (sha256: and 64 hexadecimal digits)")]
+    BadDigest {
+        /// What was given.
+        text: String,
+    },
+    /// Not a name of an image.
+    #[error("{text:?} is not a name of an image: {reason}")]
+    BadReference {
+        /// What was given.
+        text: String,
+        /// The rule that it breaks.
+        reason: &'static str,
+    },
+    /// Not a platform.
+    #[error("{text:?} is not a platform (linux/amd64, linux/arm64/v8, …)")]
+    BadPlatform {
+        /// What was given.
+        text: String,
+    },
+    /// Not an instruction that `import --change` takes.
+    #[error("{text:?} is not a change of a configuration: {reason}")]
+    BadChange {
+        /// What was given.
+        text: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A document of an image is no valid JSON or lacks a field.
+    #[error("{document} is malformed: {source}")]
+    BadJson {
+        /// Which document.
+        document: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A manifest or index is not one.
+    #[error("manifest {digest} is malformed: {reason}")]
+    BadManifest {
+        /// Its digest.
+        digest: Digest,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A configuration contradicts its manifest.
+    #[error("configuration {digest} is malformed: {reason}")]
+    BadConfig {
+        /// Its digest, which is the image's id.
+        digest: Digest,
+        /// Why.
+        reason: &'static str,
+    },
+    /// The source is nothing that images are loaded from.
+    #[error("{source_name} holds no image: {reason}")]
+    NotAnArchive {
+        /// The source as the user named it.
+        source_name: String,
+        /// What was found instead.
+        reason: &'static str,
+    },
+    /// The outer archive is damaged.
+    #[error("{source_name} is damaged: {source}")]
+    BadArchive {
+        /// The source as the user named it.
+        source_name: String,
+        /// What is wrong with it.
+        source: tar::Error,
+    },
+    /// A tag was asked for that the source does not have.
+    #[error("{source_name} has no image tagged {tag:?}; it has: {}", list(.available))]
+    TagMissing {
+        /// The source as the user named it.
+        source_name: String,
+        /// The tag asked for.
+        tag: String,
+        /// The tags it has.
+        available: Vec<String>,
+    },
+    /// A file that the source's documents name is not in it.
+    #[error("{source_name} lacks {name}")]
+    Missing {
+        /// The source as the user named it.
+        source_name: String,
+        /// The missing file, or `blob sha256:…`.
+        name: String,
+    },
+    /// A document is longer than any real one.
+    #[error("{name} is {size} bytes long; the most that is read is {limit}")]
+    DocumentTooLong {
+        /// Which one.
+        name: String,
+        /// Its length in bytes.
+        size: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// A blob is not what its digest says.
+    #[error("{blob} has digest {found}, not {expected}")]
+    DigestMismatch {
+        /// Which blob.
+        blob: String,
+        /// What the document says.
+        expected: Digest,
+        /// What was read.
+        found: Digest,
+    },
+    /// A blob has another length than its descriptor says.
+    #[error("{blob} has {found} bytes, not {expected}")]
+    SizeMismatch {
+        /// Which blob.
+        blob: String,
+        /// What the document says.
+        expected: u64,
+        /// What was read.
+        found: u64,
+    },
+    /// A layer cannot be decompressed.
+    #[error("layer {layer} cannot be decompressed: {reason}")]
+    BadCompression {
+        /// The layer's diff id.
+        layer: String,
+        /// Why.
+        reason: String,
+    },
+    /// A layer's archive is damaged.
+    #[error("layer {layer}: {source}")]
+    BadLayer {
+        /// The layer's diff id.
+        layer: String,
+        /// What is wrong with it.
+        source: tar::Error,
+    },
+    /// An entry of a layer is refused.
+    #[error("layer {layer}: {path}: {reason}")]
+    Refused {
+        /// The layer's diff id.
+        layer: String,
+        /// The entry's name.
+        path: String,
+        /// Why it is refused.
+        reason: &'static str,
+    },
+    /// An entry of a layer could not be made.
+    #[error("layer {layer}: cannot {call} {path}: {}", io::Error::from(*.errno))]
+    Entry {
+        /// The layer's diff id.
+        layer: String,
+        /// What failed.
+        call: &'static str,
+        /// The entry's name.
+        path: String,
+        /// Why.
+        errno: Errno,
+    },
+    /// A layer is larger than what was allowed.
+    #[error("layer {layer} exceeds the limit of {limit} {what}")]
+    TooLarge {
+        /// The layer's diff id.
+        layer: String,
+        /// What is limited.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+    },
+    /// No such image.
+    #[error("no image named {name:?}{}", there_is(.nearest))]
+    UnknownImage {
+        /// What was asked for.
+        name: String,
+        /// Names of images that are like it, the best first.
+        nearest: Vec<String>,
+    },
+    /// More than one image's id begins so.
+    #[error("{prefix:?} is the beginning of {count} images' ids")]
+    AmbiguousId {
+        /// What was asked for.
+        prefix: String,
+        /// How many.
+        count: usize,
+    },
+    /// The image exists, but not for the platform.
+    #[error("{name} is not here for {wanted}, only for: {}", list(.available))]
+    PlatformMissing {
+        /// The image.
+        name: String,
+        /// The platform asked for.
+        wanted: Platform,
+        /// The platforms it is here for.
+        available: Vec<String>,
+    },
+    /// A container uses the image.
+    #[error("image {name} is used by a container")]
+    InUse {
+        /// The image as asked for.
+        name: String,
+    },
+    /// An id was given and the image has several names.
+    #[error("image {id} has several names: {}", list(.names))]
+    SeveralNames {
+        /// The image's id.
+        id: String,
+        /// Its names.
+        names: Vec<String>,
+    },
+    /// A file of the store was written by a newer coracle or is damaged.
+    #[error("{} is not a file that this coracle can read: {reason}", .path.display())]
+    BadRecord {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// What to do about it, where there is something: one sentence.
+    pub fn advice(&self) -> Option<String> {
+        let text = match self {
+            Error::System(error) if is_full(error.errno()) => {
+                format!("free space on the file system of {}, then try again; nothing was left behind", error.object())
+            }
+            Error::Entry { errno, .. } if is_full(*errno) => {
+                "free space on the store's file system, then try again; nothing was left behind".to_owned()
+            }
+            Error::File(error) if error.raw_os_error().is_some_and(|raw| is_full(Errno::from_raw_os_error(raw))) => {
+                "free space on that file system, then try again; nothing was left behind".to_owned()
+            }
+            Error::Entry { call: "chown", errno: Errno::INVAL, .. } => {
+                "give this user more subordinate ids in /etc/subuid and /etc/subgid".to_owned()
+            }
+            Error::Entry { call: "setxattr", errno: Errno::OPNOTSUPP, .. } => {
+                "keep the store on a file system with extended attributes (ext4, xfs, btrfs)".to_owned()
+            }
+            Error::DigestMismatch { .. }
+            | Error::SizeMismatch { .. }
+            | Error::BadArchive { .. }
+            | Error::BadLayer { .. }
+            | Error::BadCompression { .. }
+            | Error::Missing { .. } => "fetch or write the archive again: it is incomplete or damaged".to_owned(),
+            Error::NotAnArchive { .. } => {
+                "give a file made by `docker save`, `podman save` or `skopeo copy`, or use `import` for a root file system"
+                    .to_owned()
+            }
+            Error::TooLarge { .. } => "if you trust the image, raise the limit".to_owned(),
+            Error::UnknownImage { nearest, .. } if nearest.is_empty() => {
+                "`coracle images` lists the images that are here; `coracle load` adds one".to_owned()
+            }
+            Error::UnknownImage { nearest, .. } => format!("did you mean {}?", nearest[0]),
+            Error::AmbiguousId { .. } => "give more digits of the id".to_owned(),
+            Error::PlatformMissing { .. } => "load the image again with --platform".to_owned(),
+            Error::InUse { .. } => "remove the container first".to_owned(),
+            Error::SeveralNames { .. } => "remove them one by one, or all with --force".to_owned(),
+            Error::BadRecord { .. } => "remove the image and load it again".to_owned(),
+            _ => return None,
+        };
+        Some(text)
+    }
+}
+
+fn is_full(errno: Errno) -> bool {
+    matches!(errno, Errno::NOSPC | Errno::DQUOT)
+}
+
+fn list(items: &[String]) -> String {
+    if items.is_empty() { "none".to_owned() } else { items.join(", ") }
+}
+
+fn there_is(names: &[String]) -> String {
+    if names.is_empty() { String::new() } else { format!("; there is {}", names.join(", ")) }
+}
+
+/// Makes the error of a system call on `object`.
+pub(crate) fn system(call: &'static str, object: impl AsRef<std::path::Path>) -> impl FnOnce(Errno) -> Error {
+    let object = object.as_ref().display().to_string();
+    move |errno| Error::System(kernel::Error::new(call, object, errno))
+}

@@ -1,0 +1,608 @@
+//! Images from files into the store.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use fs_err::File;
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
+use serde::Serialize;
+
+use crate::digest::Digest;
+use crate::error::{Error, Result, system};
+use crate::lower::Lower;
+use crate::oci::{
+    Descriptor, DockerManifest, Document, FULL_NAME, ImageConfig, ManifestOrIndex, Platform, REF_NAME, media,
+};
+use crate::reference::Reference;
+use crate::source::{Layout, Origin, Source};
+use crate::store::{
+    ImageRecord, LayerRecord, PlatformImage, ReferenceRecord, RootDirectory, Staging, Store, read_record,
+    sync_parents, to_json, version,
+};
+use crate::stream::{Budget, Compression, Limits, Plain, Range, Stored, Sums};
+use crate::unpack::{self, Summary, Tree};
+
+/// Indexes in indexes: buildx makes two levels.
+const INDEX_DEPTH_MAX: usize = 4;
+
+/// How images are loaded.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// Which image of a multi-platform index; None means this machine's.
+    pub platform: Option<Platform>,
+    /// What an image may unpack to.
+    pub limits: Limits,
+    /// The name that the image gets, in place of those that the source gives.
+    pub name: Option<Reference>,
+}
+
+/// An image that was loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// The names that mean it now.
+    pub names: Vec<Reference>,
+    /// Its id: the digest of its configuration.
+    pub id: Digest,
+}
+
+/// One image of a source, before its layers are read.
+pub(crate) struct Plan {
+    pub(crate) names: Vec<Reference>,
+    /// What the names mean; None until the layers' digests are known.
+    pub(crate) target: Option<Descriptor>,
+    /// The image's own manifest; None until the layers' digests are known.
+    pub(crate) manifest: Option<Descriptor>,
+    /// Indexes, manifest and configuration, to be stored as they are.
+    pub(crate) documents: Vec<(Digest, Vec<u8>)>,
+    pub(crate) id: Digest,
+    pub(crate) config_size: u64,
+    pub(crate) config: ImageConfig,
+    pub(crate) layers: Vec<PlannedLayer>,
+}
+
+pub(crate) struct PlannedLayer {
+    /// What the manifest says; None in docker archives.
+    descriptor: Option<Descriptor>,
+    bytes: Range,
+}
+
+impl Store {
+    /// Loads every image of `source`, or the one with the source's tag. An image is committed as a whole or not at all.
+    ///
+    /// Costs one syncfs(2) and some fsync(2) for each image.
+    pub fn load(&self, source: &Source, options: &LoadOptions) -> Result<Vec<Loaded>> {
+        let staging = Staging::create(self)?;
+        let origin = Origin::open(source, &staging.path.join("spool"), options.limits)?;
+        let plans = plans(&origin, source, options)?;
+        // From here on layers that are already here are counted on.
+        let _hold = self.hold()?;
+        let loaded = plans.into_iter().map(|plan| self.load_one(plan, options.limits, &staging)).collect();
+        staging.discard()?;
+        loaded
+    }
+
+    fn load_one(&self, mut plan: Plan, limits: Limits, staging: &Staging) -> Result<Loaded> {
+        let place = staging.path.join(plan.id.hex());
+        fs_err::create_dir(&place)?;
+        let layers = self.unpack_layers(&plan, limits, &place)?;
+        if plan.manifest.is_none() {
+            describe(&mut plan, &layers);
+        }
+        let record = self.commit(&plan, &layers, &place, staging)?;
+        Ok(Loaded { names: plan.names, id: record.id })
+    }
+
+    /// Unpacks the layers that are not here yet, as many at once as there are processors.
+    fn unpack_layers(&self, plan: &Plan, limits: Limits, place: &Path) -> Result<Vec<ReadyLayer>> {
+        let budget = Budget::new(limits);
+        let mut order: Vec<usize> = (0..plan.layers.len()).collect();
+        // The longest first: the last one to end is then short.
+        order.sort_by_key(|at| std::cmp::Reverse(plan.layers[*at].bytes.length));
+        let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let results: Mutex<Vec<Option<Result<HalfLayer>>>> =
+            Mutex::new((0..plan.layers.len()).map(|_| None).collect());
+        let work = || {
+            while let Some(at) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                let result = self.read_layer(plan, *at, &budget, &place.join(at.to_string()));
+                stop.fetch_or(result.is_err(), Ordering::Relaxed);
+                if let Ok(mut results) = results.lock() {
+                    results[*at] = Some(result);
+                }
+            }
+        };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(order.len());
+        std::thread::scope(|scope| {
+            for _ in 1..threads {
+                scope.spawn(work);
+            }
+            work();
+        });
+        let results = results.into_inner().unwrap_or_default();
+        // An error stops the others, which then have no result: report the error.
+        let mut half = Vec::with_capacity(results.len());
+        for result in results.into_iter().flatten() {
+            half.push(result?);
+        }
+        self.complete(plan, half)
+    }
+
+    /// Ends the layers that need those below them, from the bottom up.
+    fn complete(&self, plan: &Plan, half: Vec<HalfLayer>) -> Result<Vec<ReadyLayer>> {
+        let mut lower = Lower::new(self.form);
+        let mut chain: Option<Digest> = None;
+        let mut ready = Vec::with_capacity(half.len());
+        for (layer, diff_id) in half.into_iter().zip(&plan.config.rootfs.diff_ids) {
+            let below = chain;
+            chain = Some(chain_id(chain, *diff_id));
+            let own_key = format!("{}-{}", diff_id.hex(), self.form);
+            let chain_key = format!("{}-chain-{}", chain_id(below, *diff_id).hex(), self.form);
+            let (key, path, staged, record) = match layer.tree {
+                Unpacked::Here(key) => {
+                    let path = self.layer_path(&key);
+                    let record = read_record(&path.join("layer.json"))?;
+                    (key, path, None, record)
+                }
+                Unpacked::Complete(summary) => {
+                    let record = layer_record(*diff_id, &summary);
+                    (own_key, layer.path.clone(), Some(layer.path), record)
+                }
+                Unpacked::NeedsLower(tree) => {
+                    let record = layer_record(*diff_id, &tree.complete(&lower)?);
+                    (chain_key, layer.path.clone(), Some(layer.path), record)
+                }
+            };
+            if let Some(staged) = &staged {
+                fs_err::write(staged.join("layer.json"), to_json(&record))?;
+            }
+            lower.push(&path, record.opaque_root)?;
+            ready.push(ReadyLayer { key, staged, blob: layer.blob, sums: layer.sums, record });
+        }
+        Ok(ready)
+    }
+
+    fn read_layer(&self, plan: &Plan, at: usize, budget: &Budget, path: &Path) -> Result<HalfLayer> {
+        let layer = &plan.layers[at];
+        let diff_ids = &plan.config.rootfs.diff_ids;
+        let diff_id = diff_ids[at];
+        let own_key = format!("{}-{}", diff_id.hex(), self.form);
+        let chain = diff_ids[..=at].iter().fold(None, |chain, diff_id| Some(chain_id(chain, *diff_id)));
+        let chain_key = format!("{}-chain-{}", chain.unwrap_or(diff_id).hex(), self.form);
+        let here = [own_key, chain_key].into_iter().find(|key| self.layer_path(key).is_dir());
+        let expected = layer.descriptor.as_ref().map(|descriptor| descriptor.digest);
+        let has_blob = expected.is_some_and(|digest| self.blob_path(digest).exists());
+        fs_err::create_dir(path)?;
+        if let (Some(key), true) = (&here, has_blob) {
+            return Ok(HalfLayer {
+                path: path.to_owned(),
+                blob: None,
+                sums: None,
+                tree: Unpacked::Here(key.clone()),
+            });
+        }
+        let blob = path.join("blob");
+        let copy = if has_blob { None } else { Some(File::create(&blob)?) };
+        let name = diff_id.to_string();
+        let read_error = |source| {
+            unpack::read_error(&name, crate::tar::Error { at: 0, fault: crate::tar::Fault::Read(source) })
+        };
+        let stored = Stored::new(Box::new(layer.bytes.clone()), copy);
+        let plain = Plain::new(stored, budget).map_err(read_error)?;
+        let (sums, tree) = match here {
+            Some(key) => (plain.finish().map_err(read_error)?, Unpacked::Here(key)),
+            None => {
+                let fs = path.join("fs");
+                fs_err::create_dir(&fs)?;
+                let (sums, tree) =
+                    unpack::unpack(&name, plain, budget, self.form, &fs, &path.join("manifest"))?;
+                if tree.is_self_contained() {
+                    (sums, Unpacked::Complete(tree.complete(&Lower::new(self.form))?))
+                } else {
+                    (sums, Unpacked::NeedsLower(Box::new(tree)))
+                }
+            }
+        };
+        check_sums(layer, diff_id, &sums)?;
+        let blob = (!has_blob).then_some(blob);
+        Ok(HalfLayer { path: path.to_owned(), blob, sums: Some(sums), tree })
+    }
+
+    /// Puts everything in its place, the names last.
+    pub(crate) fn commit(
+        &self,
+        plan: &Plan,
+        layers: &[ReadyLayer],
+        place: &Path,
+        staging: &Staging,
+    ) -> Result<ImageRecord> {
+        let (Some(manifest), Some(target)) = (&plan.manifest, &plan.target) else {
+            return Err(Error::BadConfig { digest: plan.id, reason: "it has no manifest" });
+        };
+        for (digest, bytes) in &plan.documents {
+            fs_err::write(place.join(digest.hex()), bytes)?;
+        }
+        staging.sync()?;
+        let _commit = self.commit_lock()?;
+        for (digest, _) in &plan.documents {
+            fs_err::rename(place.join(digest.hex()), self.blob_path(*digest))?;
+        }
+        for layer in layers {
+            if let (Some(blob), Some(sums)) = (&layer.blob, &layer.sums) {
+                fs_err::rename(blob, self.blob_path(sums.digest))?;
+            }
+            if let Some(staged) = &layer.staged {
+                place_layer(staged, &self.layer_path(&layer.key))?;
+            }
+        }
+        sync_parents(&self.blob_path(plan.id), 1)?;
+        sync_parents(&self.layer_path("x"), 1)?;
+        let record = ImageRecord {
+            version: version(),
+            id: plan.id,
+            manifest: manifest.clone(),
+            platform: plan.config.platform(),
+            created: plan.config.created.clone(),
+            size: layers.iter().map(|layer| layer.record.size).sum(),
+            root: layers.iter().rev().find_map(|layer| layer.record.root).unwrap_or(RootDirectory::DEFAULT),
+            layers: layers.iter().map(|layer| layer.key.clone()).collect(),
+            mounted: mounted(layers),
+        };
+        staging.publish(&to_json(&record), &self.image_path(plan.id))?;
+        for name in &plan.names {
+            self.name_image(name, target, &record, staging)?;
+        }
+        self.write_index()?;
+        Ok(record)
+    }
+
+    /// Makes `name` mean `target`. The platforms that it had stay where it meant the same before.
+    fn name_image(
+        &self,
+        name: &Reference,
+        target: &Descriptor,
+        image: &ImageRecord,
+        staging: &Staging,
+    ) -> Result<()> {
+        let path = self.reference_path(name);
+        let mut images = match read_record::<ReferenceRecord>(&path) {
+            Ok(known) if known.target.digest == target.digest => known.images,
+            _ => Vec::new(),
+        };
+        images.retain(|known| known.platform != image.platform);
+        images.push(PlatformImage { platform: image.platform.clone(), id: image.id });
+        let mut target = target.clone();
+        // The name stands beside it; what the source called it no longer holds.
+        target.annotations.retain(|key, _| key != REF_NAME && key != FULL_NAME);
+        let record = ReferenceRecord { version: version(), reference: name.canonical(), target, images };
+        staging.publish(&to_json(&record), &path)
+    }
+}
+
+/// A layer of which only what lies below it may be missing.
+struct HalfLayer {
+    path: PathBuf,
+    blob: Option<PathBuf>,
+    sums: Option<Sums>,
+    tree: Unpacked,
+}
+
+enum Unpacked {
+    /// The layer was in the store under this key.
+    Here(String),
+    Complete(Summary),
+    NeedsLower(Box<Tree>),
+}
+
+/// A layer that can be committed.
+pub(crate) struct ReadyLayer {
+    key: String,
+    staged: Option<PathBuf>,
+    blob: Option<PathBuf>,
+    sums: Option<Sums>,
+    record: LayerRecord,
+}
+
+fn layer_record(diff_id: Digest, summary: &Summary) -> LayerRecord {
+    LayerRecord {
+        version: version(),
+        diff_id,
+        size: summary.size,
+        opaque_root: summary.opaque_root,
+        root: summary.root.as_ref().map(RootDirectory::of),
+    }
+}
+
+/// The chain id of the specification: of this layer on top of those below.
+fn chain_id(below: Option<Digest>, diff_id: Digest) -> Digest {
+    match below {
+        None => diff_id,
+        Some(below) => Digest::of(format!("{below} {diff_id}").as_bytes()),
+    }
+}
+
+/// Which layers make the root: each once, where it is topmost (overlayfs refuses one directory twice, and what the upper
+/// one has covers the lower one), and none below an opaque root.
+fn mounted(layers: &[ReadyLayer]) -> Vec<String> {
+    let mut keys: Vec<String> = Vec::new();
+    for layer in layers.iter().rev() {
+        if !keys.contains(&layer.key) {
+            keys.push(layer.key.clone());
+        }
+        if layer.record.opaque_root {
+            break;
+        }
+    }
+    keys.reverse();
+    keys
+}
+
+/// Renames a complete layer into place. Where another load was faster, its layer is the same.
+fn place_layer(staged: &Path, target: &Path) -> Result<()> {
+    match rustix::fs::renameat_with(CWD, staged, CWD, target, RenameFlags::NOREPLACE) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(errno) => Err(system("rename", target)(errno)),
+    }
+}
+
+fn check_sums(layer: &PlannedLayer, diff_id: Digest, sums: &Sums) -> Result<()> {
+    if let Some(descriptor) = &layer.descriptor {
+        let blob = format!("layer {}", descriptor.digest);
+        if sums.size != descriptor.size {
+            return Err(Error::SizeMismatch { blob, expected: descriptor.size, found: sums.size });
+        }
+        if sums.digest != descriptor.digest {
+            return Err(Error::DigestMismatch { blob, expected: descriptor.digest, found: sums.digest });
+        }
+    }
+    if sums.diff_id != diff_id {
+        let blob = "an uncompressed layer".to_owned();
+        return Err(Error::DigestMismatch { blob, expected: diff_id, found: sums.diff_id });
+    }
+    Ok(())
+}
+
+/// Writes the manifest of an image that came without one (docker archives, `import`).
+pub(crate) fn describe(plan: &mut Plan, layers: &[ReadyLayer]) {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Manifest {
+        schema_version: u32,
+        media_type: &'static str,
+        config: Descriptor,
+        layers: Vec<Descriptor>,
+    }
+    let descriptor = |media_type: &str, digest, size| Descriptor {
+        media_type: media_type.to_owned(),
+        digest,
+        size,
+        platform: None,
+        annotations: Default::default(),
+    };
+    let layers = layers.iter().filter_map(|layer| layer.sums.as_ref()).map(|sums| {
+        let media_type = match sums.compression {
+            Compression::None => media::LAYER,
+            Compression::Gzip => media::LAYER_GZIP,
+            Compression::Zstd => media::LAYER_ZSTD,
+        };
+        descriptor(media_type, sums.digest, sums.size)
+    });
+    let bytes = to_json(&Manifest {
+        schema_version: 2,
+        media_type: media::MANIFEST,
+        config: descriptor(media::CONFIG, plan.id, plan.config_size),
+        layers: layers.collect(),
+    });
+    let manifest = descriptor(media::MANIFEST, Digest::of(&bytes), bytes.len() as u64);
+    plan.documents.push((manifest.digest, bytes));
+    plan.target = Some(manifest.clone());
+    plan.manifest = Some(manifest);
+}
+
+fn plans(origin: &Origin, source: &Source, options: &LoadOptions) -> Result<Vec<Plan>> {
+    let mut plans = match origin.layout {
+        Layout::Oci => oci_plans(origin, source, options)?,
+        Layout::Docker => docker_plans(origin, source, options)?,
+    };
+    if plans.is_empty() {
+        return Err(origin.no_image("its list of images is empty"));
+    }
+    if let Some(name) = &options.name {
+        let name = name.clone().or_latest();
+        if let [plan] = &mut plans[..] {
+            plan.names = vec![name];
+        } else {
+            return Err(origin.no_image("it has several images, so that one name cannot mean them"));
+        }
+    }
+    Ok(plans)
+}
+
+fn oci_plans(origin: &Origin, source: &Source, options: &LoadOptions) -> Result<Vec<Plan>> {
+    let bytes = origin.document("index.json")?;
+    let index: ManifestOrIndex = read_json(&bytes, "index.json")?;
+    let Document::Index(mut entries) = index.document(Digest::of(&bytes))? else {
+        return Err(origin.no_image("its index.json is not an index"));
+    };
+    if let Some(tag) = source.tag() {
+        let available = entries.iter().flat_map(|entry| names_of(entry).map(str::to_owned)).collect();
+        entries.retain(|entry| names_of(entry).any(|name| name == tag));
+        if entries.is_empty() {
+            let (source_name, tag) = (origin.name.clone(), tag.to_owned());
+            return Err(Error::TagMissing { source_name, tag, available });
+        }
+    }
+    let wanted = options.platform.clone().unwrap_or_else(Platform::host);
+    let has_choice = entries.len() > 1;
+    let fits = |entry: &Descriptor| entry.platform.as_ref().is_none_or(|platform| wanted.accepts(platform));
+    if has_choice && entries.iter().any(&fits) {
+        entries.retain(fits);
+    }
+    let base = source.base_name();
+    entries
+        .iter()
+        .map(|entry| {
+            let mut documents = Vec::new();
+            let manifest = choose(origin, entry, &wanted, &mut documents, 0)?;
+            let names = names_of(entry).filter_map(|name| full_name(name, base.as_deref())).take(1).collect();
+            let mut plan = oci_plan(origin, &manifest, documents, options)?;
+            plan.names = names;
+            plan.target = Some(entry.clone());
+            Ok(plan)
+        })
+        .collect()
+}
+
+/// What an index entry is called: the whole name where there is one, and the tag.
+fn names_of(entry: &Descriptor) -> impl Iterator<Item = &str> {
+    [FULL_NAME, REF_NAME].into_iter().filter_map(|key| entry.annotations.get(key)).map(String::as_str)
+}
+
+/// A whole name from an annotation: it is one where it has a slash or a colon; a tag alone takes the file's name.
+fn full_name(name: &str, base: Option<&str>) -> Option<Reference> {
+    let text = if name.contains(['/', ':']) { name.to_owned() } else { format!("{}:{name}", base?) };
+    text.parse().ok().map(Reference::or_latest)
+}
+
+/// The manifest for the platform that is wanted, through indexes, which are kept as they are.
+fn choose(
+    origin: &Origin,
+    entry: &Descriptor,
+    wanted: &Platform,
+    documents: &mut Vec<(Digest, Vec<u8>)>,
+    depth: usize,
+) -> Result<Descriptor> {
+    let bytes = origin.document_blob(entry.digest, entry.size)?;
+    let name = format!("manifest {}", entry.digest);
+    let document = read_json::<ManifestOrIndex>(&bytes, &name)?.document(entry.digest)?;
+    documents.push((entry.digest, bytes));
+    let Document::Index(manifests) = document else { return Ok(entry.clone()) };
+    if depth >= INDEX_DEPTH_MAX {
+        return Err(Error::BadManifest { digest: entry.digest, reason: "it is nested too deeply" });
+    }
+    let alone = manifests.len() == 1;
+    let fits = |entry: &&Descriptor| match &entry.platform {
+        Some(platform) => wanted.accepts(platform),
+        None => alone,
+    };
+    match manifests.iter().find(fits) {
+        Some(entry) => choose(origin, entry, wanted, documents, depth + 1),
+        None => {
+            let platforms = manifests.iter().filter_map(|entry| entry.platform.as_ref());
+            let available =
+                platforms.filter(|platform| platform.os != "unknown").map(Platform::to_string).collect();
+            Err(Error::PlatformMissing { name: origin.name.clone(), wanted: wanted.clone(), available })
+        }
+    }
+}
+
+fn oci_plan(
+    origin: &Origin,
+    manifest: &Descriptor,
+    mut documents: Vec<(Digest, Vec<u8>)>,
+    options: &LoadOptions,
+) -> Result<Plan> {
+    let bytes = &documents.iter().find(|(digest, _)| *digest == manifest.digest).map(|(_, bytes)| bytes);
+    let bytes = bytes.map_or(&[][..], Vec::as_slice);
+    let document = read_json::<ManifestOrIndex>(bytes, "the manifest")?.document(manifest.digest)?;
+    let Document::Manifest { config, layers } = document else {
+        return Err(Error::BadManifest { digest: manifest.digest, reason: "it is an index" });
+    };
+    let config_bytes = origin.document_blob(config.digest, config.size)?;
+    let layers = layers
+        .into_iter()
+        .map(|descriptor| {
+            if descriptor.media_type.contains("encrypted") || !descriptor.media_type.contains("tar") {
+                let reason = "a layer is no tar archive: this is not an image of a root file system";
+                return Err(Error::BadManifest { digest: manifest.digest, reason });
+            }
+            let bytes = origin.blob(descriptor.digest)?;
+            if bytes.length != descriptor.size {
+                let blob = format!("layer {}", descriptor.digest);
+                return Err(Error::SizeMismatch { blob, expected: descriptor.size, found: bytes.length });
+            }
+            Ok(PlannedLayer { descriptor: Some(descriptor), bytes })
+        })
+        .collect::<Result<_>>()?;
+    let mut plan = plan(config.digest, config_bytes, layers, options, &origin.name)?;
+    documents.append(&mut plan.documents);
+    plan.documents = documents;
+    plan.manifest = Some(manifest.clone());
+    Ok(plan)
+}
+
+fn docker_plans(origin: &Origin, source: &Source, options: &LoadOptions) -> Result<Vec<Plan>> {
+    let mut images: Vec<DockerManifest> = read_json(&origin.document("manifest.json")?, "manifest.json")?;
+    if let Some(tag) = source.tag() {
+        let wanted = tag.parse::<Reference>()?.or_latest();
+        let available = images.iter().flat_map(|image| image.repo_tags.clone()).collect();
+        for image in &mut images {
+            image.repo_tags.retain(|name| name.parse::<Reference>().is_ok_and(|name| name == wanted));
+        }
+        images.retain(|image| !image.repo_tags.is_empty());
+        if images.is_empty() {
+            let (source_name, tag) = (origin.name.clone(), tag.to_owned());
+            return Err(Error::TagMissing { source_name, tag, available });
+        }
+    }
+    images
+        .iter()
+        .map(|image| {
+            let config = origin.document(&image.config)?;
+            let digest = Digest::of(&config);
+            let layers = image
+                .layers
+                .iter()
+                .map(|name| Ok(PlannedLayer { descriptor: None, bytes: origin.file(name)? }))
+                .collect::<Result<_>>()?;
+            let mut plan = plan(digest, config, layers, options, &origin.name)?;
+            plan.names = image
+                .repo_tags
+                .iter()
+                .map(|name| name.parse().map(Reference::or_latest))
+                .collect::<Result<_>>()?;
+            Ok(plan)
+        })
+        .collect()
+}
+
+/// Checks that a configuration and the layers belong together.
+pub(crate) fn plan(
+    id: Digest,
+    config_bytes: Vec<u8>,
+    layers: Vec<PlannedLayer>,
+    options: &LoadOptions,
+    name: &str,
+) -> Result<Plan> {
+    let config: ImageConfig = read_json(&config_bytes, &format!("configuration {id}"))?;
+    let bad = |reason| Error::BadConfig { digest: id, reason };
+    if config.rootfs.kind != "layers" {
+        return Err(bad("its rootfs is not made of layers"));
+    }
+    if config.rootfs.diff_ids.len() != layers.len() {
+        return Err(bad("it has another number of layers than the manifest"));
+    }
+    if let Some(wanted) = &options.platform
+        && !wanted.accepts(&config.platform())
+    {
+        let available = vec![config.platform().to_string()];
+        return Err(Error::PlatformMissing { name: name.to_owned(), wanted: wanted.clone(), available });
+    }
+    Ok(Plan {
+        names: Vec::new(),
+        target: None,
+        manifest: None,
+        config_size: config_bytes.len() as u64,
+        documents: vec![(id, config_bytes)],
+        id,
+        config,
+        layers,
+    })
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(bytes: &[u8], document: &str) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|source| Error::BadJson { document: document.to_owned(), source })
+}

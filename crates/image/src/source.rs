@@ -1,0 +1,400 @@
+//! Where images are loaded from: OCI layouts, as directories or archives, and docker archives.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{BufReader, Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use fs_err::File;
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::digest::Digest;
+use crate::error::{Error, Result, system};
+use crate::stream::{Budget, Compression, Limits, Pipe, Range};
+use crate::tar::{self, Kind};
+
+/// The most bytes of a manifest or configuration: docker's limit.
+const DOCUMENT_MAX: u64 = 4 << 20;
+
+/// A source of images as the user named it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// `oci:DIR[:TAG]`: an OCI layout.
+    OciDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Only this image of it.
+        tag: Option<String>,
+    },
+    /// `oci-archive:FILE[:TAG]`: a tar archive of an OCI layout.
+    OciArchive {
+        /// The file; `-` is the standard input.
+        path: PathBuf,
+        /// Only this image of it.
+        tag: Option<String>,
+    },
+    /// `docker-archive:FILE[:NAME:TAG]`: what `docker save` writes.
+    DockerArchive {
+        /// The file; `-` is the standard input.
+        path: PathBuf,
+        /// Only this image of it.
+        tag: Option<String>,
+    },
+    /// A file, or `-` for the standard input, whose bytes tell what it is; or a directory with an OCI layout.
+    Any(PathBuf),
+}
+
+impl FromStr for Source {
+    type Err = Error;
+
+    /// Never fails: what has no known prefix is the name of a file.
+    fn from_str(text: &str) -> Result<Self> {
+        let parts = |rest: &str| match rest.split_once(':') {
+            Some((path, tag)) if !tag.is_empty() => (PathBuf::from(path), Some(tag.to_owned())),
+            Some((path, _)) => (PathBuf::from(path), None),
+            None => (PathBuf::from(rest), None),
+        };
+        if let Some(rest) = text.strip_prefix("oci:") {
+            let (path, tag) = parts(rest);
+            return Ok(Self::OciDirectory { path, tag });
+        }
+        if let Some(rest) = text.strip_prefix("oci-archive:") {
+            let (path, tag) = parts(rest);
+            return Ok(Self::OciArchive { path, tag });
+        }
+        if let Some(rest) = text.strip_prefix("docker-archive:") {
+            let (path, tag) = parts(rest);
+            return Ok(Self::DockerArchive { path, tag });
+        }
+        Ok(Self::Any(PathBuf::from(text)))
+    }
+}
+
+impl Source {
+    fn path(&self) -> &Path {
+        match self {
+            Self::OciDirectory { path, .. }
+            | Self::OciArchive { path, .. }
+            | Self::DockerArchive { path, .. } => path,
+            Self::Any(path) => path,
+        }
+    }
+
+    pub(crate) fn tag(&self) -> Option<&str> {
+        match self {
+            Self::OciDirectory { tag, .. }
+            | Self::OciArchive { tag, .. }
+            | Self::DockerArchive { tag, .. } => tag.as_deref(),
+            Self::Any(_) => None,
+        }
+    }
+
+    /// The source in messages.
+    pub(crate) fn name(&self) -> String {
+        if self.path() == Path::new("-") {
+            "standard input".to_owned()
+        } else {
+            self.path().display().to_string()
+        }
+    }
+
+    /// What an image is called that the source calls only by a tag: the file's name up to its first dot.
+    pub(crate) fn base_name(&self) -> Option<String> {
+        let name = self.path().file_name()?.to_str()?.to_lowercase();
+        let name = name.split('.').next()?;
+        (name != "-" && !name.is_empty()).then(|| name.to_owned())
+    }
+}
+
+/// An opened source: files by name.
+pub(crate) struct Origin {
+    pub(crate) name: String,
+    pub(crate) layout: Layout,
+    files: Files,
+}
+
+/// Which documents describe the images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// `index.json`.
+    Oci,
+    /// `manifest.json`.
+    Docker,
+}
+
+enum Files {
+    Directory(OwnedFd),
+    /// An uncompressed tar archive: where each file's bytes are.
+    Archive {
+        file: Arc<OwnedFd>,
+        extents: HashMap<Vec<u8>, (u64, u64)>,
+    },
+}
+
+impl Origin {
+    /// Opens a source. Standard input that is a pipe, and archives that are compressed as a whole, are first copied into
+    /// `spool`, at most `limits.bytes` of them.
+    pub(crate) fn open(source: &Source, spool: &Path, limits: Limits) -> Result<Self> {
+        let name = source.name();
+        let files = match open_source(source.path())? {
+            Opened::Directory(dir) => Files::Directory(dir),
+            Opened::File(file) => {
+                let file = Arc::new(seekable(file, &name, spool, limits)?);
+                Files::Archive { extents: index(&file, &name)?, file }
+            }
+        };
+        let mut origin = Self { name, layout: Layout::Oci, files };
+        let (oci, docker) = (origin.has("index.json"), origin.has("manifest.json"));
+        origin.layout = match source {
+            Source::OciDirectory { .. } | Source::OciArchive { .. } if oci => Layout::Oci,
+            Source::DockerArchive { .. } if docker => Layout::Docker,
+            // Newer dockers write both; the OCI index keeps the manifests verbatim.
+            Source::Any(_) if oci => Layout::Oci,
+            Source::Any(_) if docker => Layout::Docker,
+            Source::OciDirectory { .. } | Source::OciArchive { .. } => {
+                return Err(origin.no_image("it has no index.json"));
+            }
+            Source::DockerArchive { .. } => return Err(origin.no_image("it has no manifest.json")),
+            Source::Any(_) => return Err(origin.no_image("it has neither index.json nor manifest.json")),
+        };
+        Ok(origin)
+    }
+
+    pub(crate) fn no_image(&self, reason: &'static str) -> Error {
+        Error::NotAnArchive { source_name: self.name.clone(), reason }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.file(name).is_ok()
+    }
+
+    /// The bytes of a file.
+    pub(crate) fn file(&self, name: &str) -> Result<Range> {
+        let missing = || Error::Missing { source_name: self.name.clone(), name: name.to_owned() };
+        match &self.files {
+            Files::Archive { file, extents } => {
+                let path = name.strip_prefix("./").unwrap_or(name);
+                let (offset, length) = *extents.get(path.as_bytes()).ok_or_else(missing)?;
+                Ok(Range { file: Arc::clone(file), offset, length })
+            }
+            Files::Directory(dir) => {
+                let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+                let file =
+                    rustix::fs::openat2(dir, name, flags, Mode::empty(), resolve).map_err(|errno| {
+                        if errno == Errno::NOENT {
+                            missing()
+                        } else {
+                            system("open", format!("{}/{name}", self.name))(errno)
+                        }
+                    })?;
+                let stat = rustix::fs::fstat(&file).map_err(system("stat", name))?;
+                if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+                    return Err(missing());
+                }
+                Ok(Range { file: Arc::new(file), offset: 0, length: stat.st_size as u64 })
+            }
+        }
+    }
+
+    /// The bytes of the blob with this digest.
+    pub(crate) fn blob(&self, digest: Digest) -> Result<Range> {
+        self.file(&format!("blobs/sha256/{}", digest.hex())).map_err(|error| match error {
+            Error::Missing { source_name, .. } => {
+                Error::Missing { source_name, name: format!("blob {digest}") }
+            }
+            other => other,
+        })
+    }
+
+    /// A whole small file.
+    pub(crate) fn document(&self, name: &str) -> Result<Vec<u8>> {
+        read_document(self.file(name)?, name)
+    }
+
+    /// A whole small blob, with its digest and length checked.
+    pub(crate) fn document_blob(&self, digest: Digest, size: u64) -> Result<Vec<u8>> {
+        let name = format!("blob {digest}");
+        let bytes = read_document(self.blob(digest)?, &name)?;
+        if bytes.len() as u64 != size {
+            return Err(Error::SizeMismatch { blob: name, expected: size, found: bytes.len() as u64 });
+        }
+        let found = Digest::of(&bytes);
+        if found != digest {
+            return Err(Error::DigestMismatch { blob: name, expected: digest, found });
+        }
+        Ok(bytes)
+    }
+}
+
+fn read_document(mut range: Range, name: &str) -> Result<Vec<u8>> {
+    if range.length > DOCUMENT_MAX {
+        return Err(Error::DocumentTooLong {
+            name: name.to_owned(),
+            size: range.length,
+            limit: DOCUMENT_MAX,
+        });
+    }
+    let expected = range.length;
+    let mut bytes = Vec::with_capacity(expected as usize);
+    range.read_to_end(&mut bytes)?;
+    if bytes.len() as u64 != expected {
+        return Err(Error::SizeMismatch { blob: name.to_owned(), expected, found: bytes.len() as u64 });
+    }
+    Ok(bytes)
+}
+
+enum Opened {
+    Directory(OwnedFd),
+    File(OwnedFd),
+}
+
+fn open_source(path: &Path) -> Result<Opened> {
+    let file = if path == Path::new("-") {
+        rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).map_err(system("dup", "standard input"))?
+    } else {
+        // Not to hang on a named pipe that nobody writes to: it is opened as what it is, then checked.
+        rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())
+            .map_err(system("open", path))?
+    };
+    let stat = rustix::fs::fstat(&file).map_err(system("stat", path))?;
+    Ok(match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => Opened::Directory(file),
+        _ => Opened::File(file),
+    })
+}
+
+/// A plain archive in a file that can be read anywhere: the file itself where it is that already.
+fn seekable(file: OwnedFd, name: &str, spool: &Path, limits: Limits) -> Result<OwnedFd> {
+    let stat = rustix::fs::fstat(&file).map_err(system("stat", name))?;
+    let is_regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    let mut first = [0; 6];
+    if is_regular {
+        let count = rustix::io::pread(&file, &mut first, 0).map_err(system("read", name))?;
+        if compression(&first[..count], name)? == Compression::None {
+            return Ok(file);
+        }
+    }
+    let file = if is_regular { file } else { copy(Pipe(file), spool, limits, name)? };
+    let count = rustix::io::pread(&file, &mut first, 0).map_err(system("read", name))?;
+    let plain = spool.with_extension("plain");
+    let compression = compression(&first[..count], name)?;
+    let length = rustix::fs::fstat(&file).map_err(system("stat", name))?.st_size as u64;
+    let range = Range { file: Arc::new(file), offset: 0, length };
+    match compression {
+        Compression::None => Arc::into_inner(range.file).ok_or_else(|| system("share", name)(Errno::INVAL)),
+        Compression::Gzip => {
+            let input = BufReader::with_capacity(128 << 10, range);
+            copy(flate2::bufread::MultiGzDecoder::new(input), &plain, limits, name)
+        }
+        Compression::Zstd => copy(zstd::stream::read::Decoder::new(range)?, &plain, limits, name),
+    }
+}
+
+fn compression(first: &[u8], name: &str) -> Result<Compression> {
+    Compression::of(first).map_err(|reason| Error::NotAnArchive { source_name: name.to_owned(), reason })
+}
+
+fn copy(mut from: impl Read, to: &Path, limits: Limits, name: &str) -> Result<OwnedFd> {
+    let budget = Budget::new(limits);
+    let mut target =
+        fs_err::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(to)?;
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        let count = match from.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) if error.raw_os_error().is_some() => return Err(Error::File(error)),
+            Err(error) => {
+                return Err(Error::BadCompression { layer: name.to_owned(), reason: error.to_string() });
+            }
+        };
+        budget.take_bytes(count as u64).map_err(|exceeded| Error::TooLarge {
+            layer: name.to_owned(),
+            what: exceeded.what,
+            limit: exceeded.limit,
+        })?;
+        target.write_all(&buffer[..count])?;
+    }
+    Ok(OwnedFd::from(target.into_parts().0))
+}
+
+/// Finds where each file's bytes are in a plain archive, without reading them. Links of old docker archives
+/// (`ID/layer.tar` → `../OTHER/layer.tar`) get their target's bytes.
+fn index(file: &Arc<OwnedFd>, name: &str) -> Result<HashMap<Vec<u8>, (u64, u64)>> {
+    let bad = |source| Error::BadArchive { source_name: name.to_owned(), source };
+    let length = rustix::fs::fstat(file).map_err(system("stat", name))?.st_size as u64;
+    let whole = Range { file: Arc::clone(file), offset: 0, length };
+    let mut reader = tar::Reader::new(BufReader::with_capacity(16 << 10, whole));
+    let mut extents = HashMap::new();
+    let mut links: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    while let Some((entry, offset)) = reader.next_seeking().map_err(bad)? {
+        let path = cleaned(&entry.path);
+        match entry.kind {
+            Kind::File if entry.segments.is_some() => {
+                return Err(Error::NotAnArchive {
+                    source_name: name.to_owned(),
+                    reason: "it has sparse files",
+                });
+            }
+            Kind::File => {
+                if offset.checked_add(entry.size).is_none_or(|end| end > length) {
+                    return Err(bad(tar::Error { at: offset, fault: tar::Fault::Truncated }));
+                }
+                // Two files of one name: which of them is meant differs from reader to reader.
+                if extents.insert(path, (offset, entry.size)).is_some() {
+                    return Err(Error::NotAnArchive {
+                        source_name: name.to_owned(),
+                        reason: "it has two files of one name",
+                    });
+                }
+            }
+            Kind::HardLink(target) => {
+                links.insert(path, cleaned(&target));
+            }
+            Kind::Symlink(target) => {
+                let parent = path.iter().rposition(|byte| *byte == b'/').map_or(&b""[..], |at| &path[..=at]);
+                let target = cleaned(&[parent, &target].concat());
+                links.insert(path, target);
+            }
+            _ => {}
+        }
+    }
+    for (link, target) in &links {
+        // At most a link to a link, as docker wrote them.
+        let target = links.get(target).unwrap_or(target);
+        if let Some(extent) = extents.get(target).copied() {
+            extents.entry(link.clone()).or_insert(extent);
+        }
+    }
+    Ok(extents)
+}
+
+/// The name without `.` and `..`, which can only name something in the archive itself.
+fn cleaned(path: &[u8]) -> Vec<u8> {
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in path.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => {
+                parts.pop();
+            }
+            _ => parts.push(part),
+        }
+    }
+    parts.join(&b'/')
+}
+
+/// Opens a file for reading from its beginning, for `import`.
+pub(crate) fn open_reader(path: &Path) -> Result<Box<dyn Read + Send>> {
+    if path == Path::new("-") {
+        let stdin = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)
+            .map_err(system("dup", "standard input"))?;
+        return Ok(Box::new(Pipe(stdin)));
+    }
+    Ok(Box::new(File::open(path)?))
+}
