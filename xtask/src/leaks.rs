@@ -10,6 +10,9 @@ use crate::workspace::Workspace;
 /// Where the control groups are mounted, on every kind of hierarchy.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
+/// What the names of our groups and programs hold.
+pub(crate) const NAME: &str = "coracle";
+
 /// How long what is being undone may take: the kernel frees a dead namespace in the background.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -70,7 +73,7 @@ fn groups(directory: &Path, found: &mut BTreeSet<String>) {
             continue;
         }
         let path = entry.path();
-        if entry.file_name().to_string_lossy().contains("coracle") {
+        if entry.file_name().to_string_lossy().contains(NAME) {
             found.insert(format!("control group {}", path.display()));
         }
         groups(&path, found);
@@ -84,12 +87,20 @@ fn processes(target: &Path, found: &mut BTreeSet<String>) -> Result<()> {
         let name = entry.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         let Ok(executable) = fs_err::read_link(entry.path().join("exe")) else { continue };
-        let comm = fs_err::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        // The monitor runs from a detached clone of its file, so its path is not ours but its name is.
-        let ours = executable.starts_with(target) || comm.starts_with("coracle");
+        // The monitor runs from a detached clone of its file, so that path is not ours, but how it was called is.
+        let ours = executable.starts_with(target)
+            || called(&entry.path()).is_some_and(|name| name.starts_with(NAME));
         if ours && pid != std::process::id() {
-            found.insert(format!("process {pid} {} ({})", comm.trim_end(), executable.display()));
+            found.insert(format!("process {pid} ({})", executable.display()));
         }
     }
     Ok(())
+}
+
+/// The name that a process was called by: the last part of its first argument. `process` is its directory in /proc.
+pub(crate) fn called(process: &Path) -> Option<String> {
+    let arguments = fs_err::read(process.join("cmdline")).ok()?;
+    let first = arguments.split(|byte| *byte == 0).next()?;
+    let name = first.rsplit(|byte| *byte == b'/').next()?;
+    Some(String::from_utf8_lossy(name).into_owned())
 }

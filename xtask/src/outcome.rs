@@ -13,6 +13,8 @@ pub(crate) struct Outcome {
     pub(crate) faults: Vec<String>,
     /// Tests that did not run, as `name: reason`.
     pub(crate) skipped: Vec<String>,
+    /// Whether libtest is showing what the tests printed now, which may look like results.
+    quoting: bool,
 }
 
 impl Outcome {
@@ -20,11 +22,17 @@ impl Outcome {
     ///
     /// A test that skips returns early, so libtest calls it passed; libtest's own `ignored` counts as a skip too.
     pub(crate) fn read_line(&mut self, place: &str, line: &str) {
+        match line {
+            "successes:" | "failures:" => self.quoting = true,
+            _ if line.starts_with("test result: ") => self.quoting = false,
+            _ => {}
+        }
         if let Some(skip) = line.strip_prefix("SKIP: ") {
             self.passed = self.passed.saturating_sub(1);
             self.skip(place, skip);
-        } else if let Some((name, result)) =
-            line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... "))
+        } else if !self.quoting
+            && let Some((name, result)) =
+                line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... "))
         {
             match result.split([' ', ',']).next() {
                 Some("ok") => self.passed += 1,
@@ -104,6 +112,8 @@ mod tests {
             "test run::limits ... ok",
             "test run::broken ... FAILED",
             "test run::slow ... ignored, needs an hour",
+            "successes:",
+            "test printed::by_another ... FAILED",
             "SKIP: run::limits: no delegated group",
             "test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
         ] {

@@ -19,6 +19,7 @@ const TEST_PACKAGES: &[&str] = &[
     "umoci",
     "hyperfine",
     "strace",
+    "time",
     // images and archives
     "mmdebstrap",
     "busybox-static",

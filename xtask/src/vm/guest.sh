@@ -61,8 +61,8 @@ state() { # what a test must not leave behind, one line each, sorted; a fork cos
         find "$cgroups" -name '*coracle*' -type d -printf 'control group %p\n'
         printf 'network link %s\n' /sys/class/net/*
         find /proc -mindepth 2 -maxdepth 2 -name exe -lname '/coracle/*' -printf 'process %h\n' 2> /dev/null
-        # the monitor runs from a detached clone of its file, so only its name is known
-        grep -s '^coracle' /proc/[0-9]*/comm | sed 's/^/process /'
+        # the monitor runs from a detached clone of its file, so only what it was called by is known
+        grep -sazl '^coracle' /proc/[0-9]*/cmdline | sed 's/^/process /'
     } | sort
 }
 
