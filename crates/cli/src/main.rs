@@ -1,1 +1,73 @@
-fn main() {}
+//! coracle: the command line.
+//!
+//! What was typed becomes an [`engine`] call; what comes back becomes text. Standard output carries data only, one
+//! error is printed once, and the exit code is chosen in one place: [`main`].
+
+mod commands;
+mod error;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use engine::Roots;
+
+use crate::error::Error;
+
+/// A container engine without a daemon: run programs isolated, limited and explained.
+#[derive(Debug, Parser)]
+#[command(name = "coracle", version, about, max_term_width = 110, disable_help_subcommand = true)]
+struct Arguments {
+    /// Where images and containers are kept [default: /var/lib/coracle, or $XDG_DATA_HOME/coracle]
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Where the state of running containers is kept [default: /run/coracle, or $XDG_RUNTIME_DIR/coracle]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Kill(commands::kill::Arguments),
+    Load(commands::load::Arguments),
+    Ps(commands::ps::Arguments),
+    Rm(commands::rm::Arguments),
+    Run(commands::run::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
+    match run(arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            error.print();
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Help and version are answers, everything else is docker's exit code for a bad command line.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Nobody is left to tell when standard error is closed.
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() { 125 } else { 0 })
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode, Error> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let roots = Roots::choose(arguments.root, arguments.state, variable)?;
+    roots.make()?;
+    match arguments.command {
+        Command::Kill(arguments) => commands::kill::run(&roots, arguments),
+        Command::Load(arguments) => commands::load::run(&roots, arguments),
+        Command::Ps(arguments) => commands::ps::run(&roots, arguments),
+        Command::Rm(arguments) => commands::rm::run(&roots, arguments),
+        Command::Run(arguments) => commands::run::run(&roots, arguments),
+    }
+}

@@ -1,1 +1,18 @@
-//! engine
+//! The life of containers: what docker's users call a container, made of images, limits and the runtime.
+//!
+//! Prints nothing and parses no command line.
+
+mod attach;
+pub mod container;
+mod error;
+mod names;
+mod oci;
+mod roots;
+mod run;
+mod spawn;
+pub mod spec;
+
+pub use attach::{Outcome, UserSide};
+pub use error::{Error, Result};
+pub use roots::Roots;
+pub use run::run;

@@ -1,0 +1,24 @@
+use std::process::ExitCode;
+
+use engine::Roots;
+
+use crate::error::Error;
+
+/// Remove containers
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// End running ones first
+    #[arg(short, long)]
+    force: bool,
+    /// Names or ids
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
+    for container in &arguments.containers {
+        engine::container::remove(roots, container, arguments.force)?;
+        crate::table::write_out(&format!("{container}\n"));
+    }
+    Ok(ExitCode::SUCCESS)
+}

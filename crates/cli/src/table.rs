@@ -1,0 +1,56 @@
+//! Tables as docker prints them: columns as wide as their widest cell, three spaces between.
+
+/// Prints rows under a header line to standard output.
+pub fn print(header: &[&str], rows: &[Vec<String>]) {
+    let mut out = String::new();
+    for row in
+        std::iter::once(header.iter().map(|cell| (*cell).to_owned()).collect()).chain(rows.iter().cloned())
+    {
+        let last = row.len().saturating_sub(1);
+        for (column, cell) in row.iter().enumerate() {
+            if column == last {
+                out.push_str(cell);
+            } else {
+                let width = width(header, rows, column);
+                out.push_str(&format!("{cell:<width$}   "));
+            }
+        }
+        out.push('\n');
+    }
+    write_out(&out);
+}
+
+fn width(header: &[&str], rows: &[Vec<String>], column: usize) -> usize {
+    let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+    cells.chain([header[column].len()]).max().unwrap_or(0)
+}
+
+/// Writes to standard output; a reader that left early (`| head`) is no error.
+pub fn write_out(text: &str) {
+    use std::io::Write as _;
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// `3 minutes ago`, from seconds.
+pub fn ago(seconds: u64) -> String {
+    let (count, unit) = match seconds {
+        0..60 => (seconds, "second"),
+        60..3_600 => (seconds / 60, "minute"),
+        3_600..86_400 => (seconds / 3_600, "hour"),
+        86_400..1_209_600 => (seconds / 86_400, "day"),
+        1_209_600..5_184_000 => (seconds / 604_800, "week"),
+        5_184_000..63_072_000 => (seconds / 2_592_000, "month"),
+        _ => (seconds / 31_536_000, "year"),
+    };
+    format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn ages_read_like_docker() {
+        assert_eq!(super::ago(1), "1 second ago");
+        assert_eq!(super::ago(7_200), "2 hours ago");
+        assert_eq!(super::ago(1_300_000), "2 weeks ago");
+    }
+}

@@ -1,0 +1,405 @@
+//! Containers as files: a directory for each, its name taken by a file, its lock held by whoever looks after it.
+//!
+//! `containers/ID/` holds `lock`, `container.json` (what was asked), `request.json` (what the monitor was told), the container's changes
+//! and, at the end, `exit.json`. A lock that nobody holds with no exit and no running process means that a command or a monitor was
+//! killed half way; [`mend`] removes what such a container left.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use runtime::request::Request;
+use runtime::state::{Exit, State};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::roots::{Roots, make_directory};
+
+/// The version of `container.json`; another one is refused.
+pub(crate) const VERSION: u32 = 1;
+
+/// What was asked, as far as lists and reports need it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The version of this file.
+    pub version: u32,
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// The name that was given or found.
+    pub name: String,
+    /// The image as typed; a directory for `--rootfs`.
+    pub image: String,
+    /// The image's id; none for `--rootfs`.
+    pub image_id: Option<String>,
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// When it was made, in seconds since 1970.
+    pub created: u64,
+    /// Whether it is removed when it ends.
+    pub remove: bool,
+    /// Labels.
+    pub labels: Vec<(String, String)>,
+}
+
+/// Where a container is in its life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    /// Being made by a command that is still running.
+    Starting,
+    /// Its first process runs.
+    Running(State),
+    /// It has ended.
+    Ended(Exit),
+    /// Its monitor was killed, and how it ended is not known.
+    Lost,
+}
+
+/// A container as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    /// What was asked.
+    pub record: Record,
+    /// Where it is in its life.
+    pub status: Status,
+}
+
+/// A container that is being made: its directory, its name and its lock. Dropped before [`Taken::keep`], it is removed again.
+pub(crate) struct Taken {
+    pub id: String,
+    pub name: String,
+    pub directory: PathBuf,
+    pub state_directory: PathBuf,
+    pub name_file: PathBuf,
+    pub lock: OwnedFd,
+    kept: bool,
+}
+
+impl Taken {
+    /// Takes a new id and the name. `names` is asked for another one as long as the given name is a random one that is taken.
+    pub(crate) fn new(
+        roots: &Roots,
+        id: &str,
+        given: Option<&str>,
+        random: impl Fn() -> String,
+    ) -> Result<Self> {
+        let directory = roots.containers().join(id);
+        let state_directory = roots.volatile.join(id);
+        // Nobody mends while a directory is there that has no lock yet.
+        let making = lock_all(roots, FlockOperation::LockShared)?;
+        make_directory(&directory, 0o711)?;
+        let lock = open_lock(&directory)?;
+        try_lock(&lock, &directory)?;
+        drop(making);
+        make_directory(&state_directory, 0o711)?;
+        make_directory(&state_directory.join("root"), 0o755)?;
+        let mut taken = Self {
+            id: id.to_owned(),
+            name: String::new(),
+            name_file: PathBuf::new(),
+            directory,
+            state_directory,
+            lock,
+            kept: false,
+        };
+        loop {
+            let name = given.map_or_else(&random, str::to_owned);
+            match taken.take_name(roots, &name) {
+                Err(Error::NameTaken { .. }) if given.is_none() => {}
+                other => return other.map(|()| taken),
+            }
+        }
+    }
+
+    fn take_name(&mut self, roots: &Roots, name: &str) -> Result<()> {
+        let file = roots.names().join(name);
+        for _ in 0..2 {
+            match fs_err::os::unix::fs::symlink(&self.id, &file) {
+                Ok(()) => {
+                    (self.name, self.name_file) = (name.to_owned(), file);
+                    return Ok(());
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                    let Ok(holder) = fs_err::read_link(&file) else { continue };
+                    let id = holder.to_string_lossy().into_owned();
+                    if !mend_one(roots, &id)? {
+                        return Err(Error::NameTaken { name: name.to_owned(), id: short(&id).to_owned() });
+                    }
+                    // The one who held it is gone, its name with it or left alone by an earlier kill.
+                    if !roots.containers().join(&id).exists() {
+                        remove_if_there(fs_err::remove_file(&file))?;
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::NameTaken { name: name.to_owned(), id: "unknown".to_owned() })
+    }
+
+    /// Writes what was asked and what the monitor is told.
+    pub(crate) fn write(&self, record: &Record, request: &Request) -> Result<()> {
+        write_json(&self.directory.join("request.json"), request)?;
+        write_json(&self.directory.join("container.json"), record)
+    }
+
+    /// From here on the monitor looks after it.
+    pub(crate) fn keep(&mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        // The error that led here is reported; what cannot be removed now is removed by the next command.
+        let _ = fs_err::remove_dir_all(&self.directory);
+        let _ = fs_err::remove_dir_all(&self.state_directory);
+        if !self.name.is_empty() {
+            let _ = fs_err::remove_file(&self.name_file);
+        }
+    }
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_vec(value)
+        .map_err(|error| Error::Unreadable { path: path.to_owned(), reason: error.to_string() })?;
+    Ok(fs_err::write(path, text)?)
+}
+
+fn remove_if_there(outcome: std::io::Result<()>) -> Result<()> {
+    match outcome {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// The first 12 digits, as lists show them.
+pub fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}
+
+fn open_lock(directory: &Path) -> Result<OwnedFd> {
+    let path = directory.join("lock");
+    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
+    rustix::fs::open(&path, flags, Mode::from(0o600))
+        .map_err(|errno| Error::File { path, source: errno.into() })
+}
+
+/// Locks the directory of all containers: shared by those who make one, exclusive for the moment in which one is judged abandoned.
+fn lock_all(roots: &Roots, operation: FlockOperation) -> Result<Option<OwnedFd>> {
+    let path = roots.containers();
+    let failed = |errno: Errno| Error::File { path: path.clone(), source: errno.into() };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(&path, flags, Mode::empty()).map_err(failed)?;
+    match flock(&directory, operation) {
+        Ok(()) => Ok(Some(directory)),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(errno) => Err(failed(errno)),
+    }
+}
+
+/// Takes the lock; false when somebody else holds it.
+fn try_lock(lock: &OwnedFd, directory: &Path) -> Result<bool> {
+    match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(errno) => Err(Error::File { path: directory.join("lock"), source: errno.into() }),
+    }
+}
+
+fn read_record(directory: &Path) -> Result<Option<Record>> {
+    let path = directory.join("container.json");
+    let text = match fs_err::read(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    let unreadable = |reason: String| Error::Unreadable { path: path.clone(), reason };
+    // A command that was killed while writing leaves half a file, which is nobody's container.
+    let Ok(record) = serde_json::from_slice::<Record>(&text) else { return Ok(None) };
+    match record.version {
+        VERSION => Ok(Some(record)),
+        other => Err(unreadable(format!("version {other}, and this coracle knows version {VERSION}"))),
+    }
+}
+
+fn read_request(directory: &Path) -> Option<Request> {
+    let text = fs_err::read(directory.join("request.json")).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// The ids of all containers.
+fn ids(roots: &Roots) -> Result<Vec<String>> {
+    let entries = match fs_err::read_dir(roots.containers()) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+}
+
+/// A container's status, without taking its lock for longer than a look.
+fn status(roots: &Roots, id: &str) -> Result<Status> {
+    let directory = roots.containers().join(id);
+    if let Some(exit) = Exit::read(&directory)? {
+        return Ok(Status::Ended(exit));
+    }
+    if let Some(state) = State::read(&roots.volatile.join(id))?.filter(State::is_running) {
+        return Ok(Status::Running(state));
+    }
+    let lock = open_lock(&directory)?;
+    let free = try_lock(&lock, &directory)?;
+    Ok(if free { Status::Lost } else { Status::Starting })
+}
+
+/// All containers, the newest first; what killed commands left is mended on the way.
+pub fn list(roots: &Roots) -> Result<Vec<Container>> {
+    mend(roots)?;
+    let mut containers = Vec::new();
+    for id in ids(roots)? {
+        if let Some(record) = read_record(&roots.containers().join(&id))? {
+            containers.push(Container { status: status(roots, &id)?, record });
+        }
+    }
+    containers.sort_by_key(|container| std::cmp::Reverse(container.record.created));
+    Ok(containers)
+}
+
+/// Removes what killed commands and monitors left: containers that were never started, and those of `--rm` that have ended.
+///
+/// Costs one look at each container's lock.
+pub fn mend(roots: &Roots) -> Result<()> {
+    for id in ids(roots)? {
+        mend_one(roots, &id)?;
+    }
+    Ok(())
+}
+
+/// Mends one container; true when it is gone afterwards.
+fn mend_one(roots: &Roots, id: &str) -> Result<bool> {
+    let directory = roots.containers().join(id);
+    if !directory.exists() {
+        return Ok(true);
+    }
+    let Some(judging) = lock_all(roots, FlockOperation::NonBlockingLockExclusive)? else { return Ok(false) };
+    let lock = match open_lock(&directory) {
+        Err(Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(true),
+        other => other?,
+    };
+    if !try_lock(&lock, &directory)? {
+        return Ok(false);
+    }
+    drop(judging);
+    let state = State::read(&roots.volatile.join(id))?;
+    if state.as_ref().is_some_and(State::is_running) {
+        // Its monitor was killed and it goes on; that is no reason to end it.
+        return Ok(false);
+    }
+    let keep =
+        read_record(&directory)?.is_some_and(|record| !record.remove) && directory.join("exit.json").exists();
+    if keep {
+        return Ok(false);
+    }
+    let was_kept = read_record(&directory)?.is_some_and(|record| !record.remove) && state.is_some();
+    if was_kept {
+        // It ran, its monitor was killed, it ended: how, nobody saw.
+        if let Some(request) = read_request(&directory) {
+            runtime::remains::remove_group_of(&request)?;
+        }
+        return Ok(false);
+    }
+    discard(roots, id, &directory)?;
+    Ok(true)
+}
+
+/// Removes a container's group, files and name.
+fn discard(roots: &Roots, id: &str, directory: &Path) -> Result<()> {
+    if let Some(request) = read_request(directory) {
+        runtime::remains::remove_group_of(&request)?;
+        return Ok(runtime::remains::remove_files(&request, None)?);
+    }
+    remove_if_there(fs_err::remove_dir_all(directory))?;
+    remove_if_there(fs_err::remove_dir_all(roots.volatile.join(id)))?;
+    for entry in fs_err::read_dir(roots.names())? {
+        let path = entry?.path();
+        if fs_err::read_link(&path).is_ok_and(|target| target == Path::new(id)) {
+            remove_if_there(fs_err::remove_file(&path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Finds a container by its name, its id or the beginning of its id.
+pub fn find(roots: &Roots, typed: &str) -> Result<Container> {
+    let by_name = fs_err::read_link(roots.names().join(typed)).ok();
+    let id = match by_name {
+        Some(id) => id.to_string_lossy().into_owned(),
+        None => by_prefix(roots, typed)?,
+    };
+    let missing = || Error::NoSuchContainer { name: typed.to_owned() };
+    let record = read_record(&roots.containers().join(&id))?.ok_or_else(missing)?;
+    Ok(Container { status: status(roots, &id)?, record })
+}
+
+fn by_prefix(roots: &Roots, typed: &str) -> Result<String> {
+    let missing = || Error::NoSuchContainer { name: typed.to_owned() };
+    if typed.is_empty() {
+        return Err(missing());
+    }
+    let mut matching = ids(roots)?.into_iter().filter(|id| id.starts_with(typed));
+    let first = matching.next().ok_or_else(missing)?;
+    match matching.next() {
+        Some(_) => Err(Error::Ambiguous { name: typed.to_owned() }),
+        None => Ok(first),
+    }
+}
+
+/// Sends a signal to a container's first process.
+pub fn signal(roots: &Roots, typed: &str, number: i32) -> Result<()> {
+    use std::os::fd::AsFd as _;
+    let container = find(roots, typed)?;
+    let Status::Running(state) = &container.status else {
+        return Err(Error::NotRunning { name: container.record.name });
+    };
+    let process = kernel::process::pidfd_open(state.pid)?;
+    // Between the look and the descriptor the number could have got a new owner.
+    if !state.is_running() {
+        return Err(Error::NotRunning { name: container.record.name });
+    }
+    Ok(kernel::process::send_signal(process.as_fd(), number)?)
+}
+
+/// Removes a container; one that runs only by `force`, which ends it first.
+pub fn remove(roots: &Roots, typed: &str, force: bool) -> Result<String> {
+    let container = find(roots, typed)?;
+    let Record { id, name, .. } = &container.record;
+    let directory = roots.containers().join(id);
+    if let Status::Running(_) | Status::Starting = container.status {
+        if !force {
+            return Err(Error::IsRunning { name: name.clone() });
+        }
+        end(roots, &container, &directory)?;
+    }
+    if directory.exists() {
+        discard(roots, id, &directory)?;
+    }
+    Ok(id.clone())
+}
+
+/// Kills the first process and waits until the monitor has let go of the container.
+fn end(roots: &Roots, container: &Container, directory: &Path) -> Result<()> {
+    match signal(roots, &container.record.id, libc::SIGKILL) {
+        Err(Error::NotRunning { .. }) | Ok(()) => {}
+        Err(error) => return Err(error),
+    }
+    match open_lock(directory) {
+        Ok(lock) => flock(lock, FlockOperation::LockExclusive)
+            .map_err(|errno| Error::File { path: directory.join("lock"), source: errno.into() }),
+        Err(_) => Ok(()),
+    }
+}
+
+/// The image ids that containers are made from, which must not be removed.
+pub fn images_in_use(roots: &Roots) -> Result<Vec<String>> {
+    Ok(list(roots)?.into_iter().filter_map(|container| container.record.image_id).collect())
+}

@@ -1,0 +1,163 @@
+use std::path::PathBuf;
+
+use runtime::Failure;
+
+/// The result of a call of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a container's life did not go as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nowhere to keep anything.
+    #[error("there is no place for images and containers: neither $XDG_DATA_HOME nor $HOME is set")]
+    NoHome,
+    /// The volatile directory belongs to somebody else.
+    #[error("{path} belongs to another user")]
+    NotOurs {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A file cannot be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The same, where the error itself names the path.
+    #[error("{0}")]
+    NamedFile(#[from] std::io::Error),
+    /// A file of coracle's has contents that this version cannot read.
+    #[error("{path}: {reason}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A system call failed.
+    #[error("{0}")]
+    Kernel(#[from] kernel::Error),
+    /// The runtime failed on this side of the monitor.
+    #[error(transparent)]
+    Runtime(#[from] runtime::Error),
+    /// The images cannot answer.
+    #[error(transparent)]
+    Image(#[from] image::Error),
+    /// An option's value is not one that can be honoured.
+    #[error(transparent)]
+    Option(#[from] crate::spec::Error),
+    /// The name belongs to another container.
+    #[error("the name \"{name}\" is taken by container {id}")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// Whose it is.
+        id: String,
+    },
+    /// `--cidfile` names a file that exists.
+    #[error("the file {path} of --cidfile exists already")]
+    CidFileExists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No such container.
+    #[error("there is no container \"{name}\"")]
+    NoSuchContainer {
+        /// As typed.
+        name: String,
+    },
+    /// A prefix of several ids.
+    #[error("\"{name}\" is the beginning of more than one container's id")]
+    Ambiguous {
+        /// As typed.
+        name: String,
+    },
+    /// The container runs, and what was asked needs it not to.
+    #[error("container \"{name}\" is running")]
+    IsRunning {
+        /// Its name.
+        name: String,
+    },
+    /// The container does not run, and what was asked needs it to.
+    #[error("container \"{name}\" is not running")]
+    NotRunning {
+        /// Its name.
+        name: String,
+    },
+    /// coracle-runtime is nowhere.
+    #[error("coracle-runtime is not beside {beside} and not in $PATH")]
+    NoRuntime {
+        /// coracle's own file.
+        beside: PathBuf,
+    },
+    /// The monitor reported a failure.
+    #[error("{}", .failure.cause)]
+    Container {
+        /// The container's name.
+        name: String,
+        /// What it said.
+        failure: Failure,
+    },
+    /// The monitor ended without a word.
+    #[error("the monitor of container \"{name}\" ended without saying why; was it killed?")]
+    MonitorLost {
+        /// The container's name.
+        name: String,
+    },
+}
+
+impl Error {
+    /// docker's exit codes: 127 for a program that is not there, 126 for one that cannot be run, 125 for all else.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Container { failure, .. } => failure.exit_code,
+            _ => 125,
+        }
+    }
+
+    /// What failed, as the first line of a report.
+    pub fn headline(&self) -> Option<String> {
+        match self {
+            Error::Container { name, .. } => Some(format!("cannot start container \"{name}\"")),
+            _ => None,
+        }
+    }
+
+    /// What to do, when there is something.
+    pub fn advice(&self) -> Option<String> {
+        let text = match self {
+            Error::NoHome => "set HOME, or give --root DIR".to_owned(),
+            Error::NotOurs { .. } => "set XDG_RUNTIME_DIR, or give --state DIR".to_owned(),
+            Error::NameTaken { name, .. } => {
+                format!("choose another --name, or remove that one: coracle rm {name}")
+            }
+            Error::CidFileExists { path } => format!("remove it, or name another: rm {}", path.display()),
+            Error::NoSuchContainer { .. } | Error::Ambiguous { .. } => {
+                "see all containers: coracle ps -a".to_owned()
+            }
+            Error::IsRunning { name } => {
+                format!("end it first: coracle kill {name}, or remove it by force: coracle rm -f {name}")
+            }
+            Error::NotRunning { .. } => "see which ones run: coracle ps".to_owned(),
+            Error::NoRuntime { .. } => "install both files of coracle into one directory".to_owned(),
+            Error::Container { failure, .. } => return failure.advice.clone(),
+            Error::MonitorLost { name } => format!("remove what it left: coracle rm -f {name}"),
+            Error::Runtime(error) => return Failure::from(error).advice,
+            Error::NamedFile(error) | Error::File { source: error, .. } => match error.kind() {
+                std::io::ErrorKind::StorageFull => {
+                    "free some disk space: coracle rmi removes images that are not needed".to_owned()
+                }
+                std::io::ErrorKind::PermissionDenied => {
+                    "run as the owner of that directory, or give --root DIR and --state DIR".to_owned()
+                }
+                _ => return None,
+            },
+            Error::Image(error) => return error.advice(),
+            Error::Option(error) => return error.advice(),
+            _ => return None,
+        };
+        Some(text)
+    }
+}

@@ -1,0 +1,3 @@
+pub fn random() -> String {
+    format!("boat{}", std::process::id())
+}
