@@ -53,7 +53,7 @@ impl Form {
     pub(crate) fn takes_xattr(self, name: &[u8]) -> bool {
         let is_label =
             matches!(name, b"security.selinux" | b"security.ima" | b"security.evm" | b"security.apparmor");
-        !is_label && !(self.in_user_namespace && name.starts_with(b"trusted."))
+        !(is_label || self.in_user_namespace && name.starts_with(b"trusted."))
     }
 }
 

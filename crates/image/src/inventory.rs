@@ -241,7 +241,7 @@ fn device(text: &[u8]) -> Option<(u32, u32)> {
 fn xattr(pair: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let equals = pair.iter().rposition(|byte| *byte == b'=')?;
     let value = &pair[equals + 1..];
-    if value.len() % 2 != 0 {
+    if !value.len().is_multiple_of(2) {
         return None;
     }
     let bytes = value.chunks_exact(2).map(|pair| Some(nibble(pair[0])? << 4 | nibble(pair[1])?));

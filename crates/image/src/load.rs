@@ -12,20 +12,17 @@ use serde::Serialize;
 use crate::digest::Digest;
 use crate::error::{Error, Result, system};
 use crate::lower::Lower;
-use crate::oci::{
-    Descriptor, DockerManifest, Document, FULL_NAME, ImageConfig, ManifestOrIndex, Platform, REF_NAME, media,
-};
+use crate::oci::{Descriptor, FULL_NAME, Platform, REF_NAME, media};
+use crate::plan::{Plan, PlannedLayer, plans};
 use crate::reference::Reference;
-use crate::source::{Layout, Origin, Source};
+use crate::source::{Origin, Source};
 use crate::store::{
     ImageRecord, LayerRecord, PlatformImage, ReferenceRecord, RootDirectory, Staging, Store, read_record,
     sync_parents, to_json, version,
 };
-use crate::stream::{Budget, Compression, Limits, Plain, Range, Stored, Sums};
-use crate::unpack::{self, Summary, Tree};
-
-/// Indexes in indexes: buildx makes two levels.
-const INDEX_DEPTH_MAX: usize = 4;
+use crate::stream::{Budget, Compression, Limits, Plain, Stored, Sums};
+use crate::tree::{Summary, Tree};
+use crate::unpack;
 
 /// How images are loaded.
 #[derive(Debug, Clone, Default)]
@@ -45,27 +42,6 @@ pub struct Loaded {
     pub names: Vec<Reference>,
     /// Its id: the digest of its configuration.
     pub id: Digest,
-}
-
-/// One image of a source, before its layers are read.
-pub(crate) struct Plan {
-    pub(crate) names: Vec<Reference>,
-    /// What the names mean; None until the layers' digests are known.
-    pub(crate) target: Option<Descriptor>,
-    /// The image's own manifest; None until the layers' digests are known.
-    pub(crate) manifest: Option<Descriptor>,
-    /// Indexes, manifest and configuration, to be stored as they are.
-    pub(crate) documents: Vec<(Digest, Vec<u8>)>,
-    pub(crate) id: Digest,
-    pub(crate) config_size: u64,
-    pub(crate) config: ImageConfig,
-    pub(crate) layers: Vec<PlannedLayer>,
-}
-
-pub(crate) struct PlannedLayer {
-    /// What the manifest says; None in docker archives.
-    descriptor: Option<Descriptor>,
-    bytes: Range,
 }
 
 impl Store {
@@ -132,7 +108,7 @@ impl Store {
     }
 
     /// Ends the layers that need those below them, from the bottom up.
-    fn complete(&self, plan: &Plan, half: Vec<HalfLayer>) -> Result<Vec<ReadyLayer>> {
+    pub(crate) fn complete(&self, plan: &Plan, half: Vec<HalfLayer>) -> Result<Vec<ReadyLayer>> {
         let mut lower = Lower::new(self.form);
         let mut chain: Option<Digest> = None;
         let mut ready = Vec::with_capacity(half.len());
@@ -187,9 +163,7 @@ impl Store {
         let blob = path.join("blob");
         let copy = if has_blob { None } else { Some(File::create(&blob)?) };
         let name = diff_id.to_string();
-        let read_error = |source| {
-            unpack::read_error(&name, crate::tar::Error { at: 0, fault: crate::tar::Fault::Read(source) })
-        };
+        let read_error = |error| unpack::io_error(&name, error);
         let stored = Stored::new(Box::new(layer.bytes.clone()), copy);
         let plain = Plain::new(stored, budget).map_err(read_error)?;
         let (sums, tree) = match here {
@@ -283,14 +257,15 @@ impl Store {
 }
 
 /// A layer of which only what lies below it may be missing.
-struct HalfLayer {
-    path: PathBuf,
-    blob: Option<PathBuf>,
-    sums: Option<Sums>,
-    tree: Unpacked,
+pub(crate) struct HalfLayer {
+    pub(crate) path: PathBuf,
+    pub(crate) blob: Option<PathBuf>,
+    pub(crate) sums: Option<Sums>,
+    pub(crate) tree: Unpacked,
 }
 
-enum Unpacked {
+/// How far a layer's tree is.
+pub(crate) enum Unpacked {
     /// The layer was in the store under this key.
     Here(String),
     Complete(Summary),
@@ -400,209 +375,4 @@ pub(crate) fn describe(plan: &mut Plan, layers: &[ReadyLayer]) {
     plan.documents.push((manifest.digest, bytes));
     plan.target = Some(manifest.clone());
     plan.manifest = Some(manifest);
-}
-
-fn plans(origin: &Origin, source: &Source, options: &LoadOptions) -> Result<Vec<Plan>> {
-    let mut plans = match origin.layout {
-        Layout::Oci => oci_plans(origin, source, options)?,
-        Layout::Docker => docker_plans(origin, source, options)?,
-    };
-    if plans.is_empty() {
-        return Err(origin.no_image("its list of images is empty"));
-    }
-    if let Some(name) = &options.name {
-        let name = name.clone().or_latest();
-        if let [plan] = &mut plans[..] {
-            plan.names = vec![name];
-        } else {
-            return Err(origin.no_image("it has several images, so that one name cannot mean them"));
-        }
-    }
-    Ok(plans)
-}
-
-fn oci_plans(origin: &Origin, source: &Source, options: &LoadOptions) -> Result<Vec<Plan>> {
-    let bytes = origin.document("index.json")?;
-    let index: ManifestOrIndex = read_json(&bytes, "index.json")?;
-    let Document::Index(mut entries) = index.document(Digest::of(&bytes))? else {
-        return Err(origin.no_image("its index.json is not an index"));
-    };
-    if let Some(tag) = source.tag() {
-        let available = entries.iter().flat_map(|entry| names_of(entry).map(str::to_owned)).collect();
-        entries.retain(|entry| names_of(entry).any(|name| name == tag));
-        if entries.is_empty() {
-            let (source_name, tag) = (origin.name.clone(), tag.to_owned());
-            return Err(Error::TagMissing { source_name, tag, available });
-        }
-    }
-    let wanted = options.platform.clone().unwrap_or_else(Platform::host);
-    let has_choice = entries.len() > 1;
-    let fits = |entry: &Descriptor| entry.platform.as_ref().is_none_or(|platform| wanted.accepts(platform));
-    if has_choice && entries.iter().any(&fits) {
-        entries.retain(fits);
-    }
-    let base = source.base_name();
-    entries
-        .iter()
-        .map(|entry| {
-            let mut documents = Vec::new();
-            let manifest = choose(origin, entry, &wanted, &mut documents, 0)?;
-            let names = names_of(entry).filter_map(|name| full_name(name, base.as_deref())).take(1).collect();
-            let mut plan = oci_plan(origin, &manifest, documents, options)?;
-            plan.names = names;
-            plan.target = Some(entry.clone());
-            Ok(plan)
-        })
-        .collect()
-}
-
-/// What an index entry is called: the whole name where there is one, and the tag.
-fn names_of(entry: &Descriptor) -> impl Iterator<Item = &str> {
-    [FULL_NAME, REF_NAME].into_iter().filter_map(|key| entry.annotations.get(key)).map(String::as_str)
-}
-
-/// A whole name from an annotation: it is one where it has a slash or a colon; a tag alone takes the file's name.
-fn full_name(name: &str, base: Option<&str>) -> Option<Reference> {
-    let text = if name.contains(['/', ':']) { name.to_owned() } else { format!("{}:{name}", base?) };
-    text.parse().ok().map(Reference::or_latest)
-}
-
-/// The manifest for the platform that is wanted, through indexes, which are kept as they are.
-fn choose(
-    origin: &Origin,
-    entry: &Descriptor,
-    wanted: &Platform,
-    documents: &mut Vec<(Digest, Vec<u8>)>,
-    depth: usize,
-) -> Result<Descriptor> {
-    let bytes = origin.document_blob(entry.digest, entry.size)?;
-    let name = format!("manifest {}", entry.digest);
-    let document = read_json::<ManifestOrIndex>(&bytes, &name)?.document(entry.digest)?;
-    documents.push((entry.digest, bytes));
-    let Document::Index(manifests) = document else { return Ok(entry.clone()) };
-    if depth >= INDEX_DEPTH_MAX {
-        return Err(Error::BadManifest { digest: entry.digest, reason: "it is nested too deeply" });
-    }
-    let alone = manifests.len() == 1;
-    let fits = |entry: &&Descriptor| match &entry.platform {
-        Some(platform) => wanted.accepts(platform),
-        None => alone,
-    };
-    match manifests.iter().find(fits) {
-        Some(entry) => choose(origin, entry, wanted, documents, depth + 1),
-        None => {
-            let platforms = manifests.iter().filter_map(|entry| entry.platform.as_ref());
-            let available =
-                platforms.filter(|platform| platform.os != "unknown").map(Platform::to_string).collect();
-            Err(Error::PlatformMissing { name: origin.name.clone(), wanted: wanted.clone(), available })
-        }
-    }
-}
-
-fn oci_plan(
-    origin: &Origin,
-    manifest: &Descriptor,
-    mut documents: Vec<(Digest, Vec<u8>)>,
-    options: &LoadOptions,
-) -> Result<Plan> {
-    let bytes = &documents.iter().find(|(digest, _)| *digest == manifest.digest).map(|(_, bytes)| bytes);
-    let bytes = bytes.map_or(&[][..], Vec::as_slice);
-    let document = read_json::<ManifestOrIndex>(bytes, "the manifest")?.document(manifest.digest)?;
-    let Document::Manifest { config, layers } = document else {
-        return Err(Error::BadManifest { digest: manifest.digest, reason: "it is an index" });
-    };
-    let config_bytes = origin.document_blob(config.digest, config.size)?;
-    let layers = layers
-        .into_iter()
-        .map(|descriptor| {
-            if descriptor.media_type.contains("encrypted") || !descriptor.media_type.contains("tar") {
-                let reason = "a layer is no tar archive: this is not an image of a root file system";
-                return Err(Error::BadManifest { digest: manifest.digest, reason });
-            }
-            let bytes = origin.blob(descriptor.digest)?;
-            if bytes.length != descriptor.size {
-                let blob = format!("layer {}", descriptor.digest);
-                return Err(Error::SizeMismatch { blob, expected: descriptor.size, found: bytes.length });
-            }
-            Ok(PlannedLayer { descriptor: Some(descriptor), bytes })
-        })
-        .collect::<Result<_>>()?;
-    let mut plan = plan(config.digest, config_bytes, layers, options, &origin.name)?;
-    documents.append(&mut plan.documents);
-    plan.documents = documents;
-    plan.manifest = Some(manifest.clone());
-    Ok(plan)
-}
-
-fn docker_plans(origin: &Origin, source: &Source, options: &LoadOptions) -> Result<Vec<Plan>> {
-    let mut images: Vec<DockerManifest> = read_json(&origin.document("manifest.json")?, "manifest.json")?;
-    if let Some(tag) = source.tag() {
-        let wanted = tag.parse::<Reference>()?.or_latest();
-        let available = images.iter().flat_map(|image| image.repo_tags.clone()).collect();
-        for image in &mut images {
-            image.repo_tags.retain(|name| name.parse::<Reference>().is_ok_and(|name| name == wanted));
-        }
-        images.retain(|image| !image.repo_tags.is_empty());
-        if images.is_empty() {
-            let (source_name, tag) = (origin.name.clone(), tag.to_owned());
-            return Err(Error::TagMissing { source_name, tag, available });
-        }
-    }
-    images
-        .iter()
-        .map(|image| {
-            let config = origin.document(&image.config)?;
-            let digest = Digest::of(&config);
-            let layers = image
-                .layers
-                .iter()
-                .map(|name| Ok(PlannedLayer { descriptor: None, bytes: origin.file(name)? }))
-                .collect::<Result<_>>()?;
-            let mut plan = plan(digest, config, layers, options, &origin.name)?;
-            plan.names = image
-                .repo_tags
-                .iter()
-                .map(|name| name.parse().map(Reference::or_latest))
-                .collect::<Result<_>>()?;
-            Ok(plan)
-        })
-        .collect()
-}
-
-/// Checks that a configuration and the layers belong together.
-pub(crate) fn plan(
-    id: Digest,
-    config_bytes: Vec<u8>,
-    layers: Vec<PlannedLayer>,
-    options: &LoadOptions,
-    name: &str,
-) -> Result<Plan> {
-    let config: ImageConfig = read_json(&config_bytes, &format!("configuration {id}"))?;
-    let bad = |reason| Error::BadConfig { digest: id, reason };
-    if config.rootfs.kind != "layers" {
-        return Err(bad("its rootfs is not made of layers"));
-    }
-    if config.rootfs.diff_ids.len() != layers.len() {
-        return Err(bad("it has another number of layers than the manifest"));
-    }
-    if let Some(wanted) = &options.platform
-        && !wanted.accepts(&config.platform())
-    {
-        let available = vec![config.platform().to_string()];
-        return Err(Error::PlatformMissing { name: name.to_owned(), wanted: wanted.clone(), available });
-    }
-    Ok(Plan {
-        names: Vec::new(),
-        target: None,
-        manifest: None,
-        config_size: config_bytes.len() as u64,
-        documents: vec![(id, config_bytes)],
-        id,
-        config,
-        layers,
-    })
-}
-
-fn read_json<T: serde::de::DeserializeOwned>(bytes: &[u8], document: &str) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|source| Error::BadJson { document: document.to_owned(), source })
 }

@@ -348,7 +348,7 @@ impl Store {
     }
 
     /// Marks a manifest or index and all that it leads to. What is not here (other platforms) is not followed.
-    fn mark(&self, descriptor: &Descriptor, blobs: &mut BTreeSet<Digest>, depth: usize) {
+    pub(crate) fn mark(&self, descriptor: &Descriptor, blobs: &mut BTreeSet<Digest>, depth: usize) {
         if !blobs.insert(descriptor.digest) || depth > 8 {
             return;
         }

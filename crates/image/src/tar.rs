@@ -158,11 +158,7 @@ impl<R: BufRead> Reader<R> {
         Self { input, position: 0, start: 0, left: 0, padding: 0, ended: false }
     }
 
-    /// The next entry, or None at the end of the archive.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "an error must not be skipped over as an iterator's caller may"
-    )]
+    /// The next entry, or None at the end of the archive. No `Iterator`: an error must end the loop.
     pub(crate) fn next(&mut self) -> Result<Option<Entry>> {
         let rest = self.left + self.padding;
         self.skip(rest)?;

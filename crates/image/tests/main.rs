@@ -9,7 +9,17 @@
 
 #[path = "suite/archives.rs"]
 mod archives;
+#[path = "suite/crash.rs"]
+mod crash;
 #[path = "suite/forge.rs"]
 mod forge;
+#[path = "suite/hostile.rs"]
+mod hostile;
+#[path = "suite/layers.rs"]
+mod layers;
+#[path = "suite/peers.rs"]
+mod peers;
 #[path = "suite/scratch.rs"]
 mod scratch;
+#[path = "suite/store.rs"]
+mod store;

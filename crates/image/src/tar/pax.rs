@@ -82,8 +82,11 @@ impl Pax {
     }
 }
 
-/// Splits off the first line: key, value, and what follows.
-fn line(text: &[u8]) -> Result<(&[u8], &[u8], &[u8]), Fault> {
+/// Key, value, and what follows the line.
+type Line<'a> = (&'a [u8], &'a [u8], &'a [u8]);
+
+/// Splits off the first line.
+fn line(text: &[u8]) -> Result<Line<'_>, Fault> {
     let space = text.iter().take(20).position(|byte| *byte == b' ').ok_or(Fault::Pax)?;
     let length = decimal(&text[..space]).and_then(|length| usize::try_from(length).ok()).ok_or(Fault::Pax)?;
     if length <= space + 1 || length > text.len() || text[length - 1] != b'\n' {

@@ -84,8 +84,8 @@ impl Record {
                     self.number(decimal(part).ok_or(Fault::Sparse)?)?;
                 }
             }
-            b"offset" if self.numbers.len() % 2 == 0 => self.number(number()?)?,
-            b"numbytes" if self.numbers.len() % 2 == 1 => self.number(number()?)?,
+            b"offset" if self.numbers.len().is_multiple_of(2) => self.number(number()?)?,
+            b"numbytes" if !self.numbers.len().is_multiple_of(2) => self.number(number()?)?,
             _ => return Err(Fault::Sparse),
         }
         Ok(())
@@ -122,7 +122,7 @@ impl Record {
 }
 
 fn segments(numbers: &[u64]) -> Result<Vec<Segment>, Fault> {
-    if numbers.len() % 2 != 0 {
+    if !numbers.len().is_multiple_of(2) {
         return Err(Fault::Sparse);
     }
     Ok(numbers.chunks_exact(2).map(|pair| Segment { offset: pair[0], length: pair[1] }).collect())
