@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
-use crate::workspace::Workspace;
 
 /// Where the control groups are mounted, on every kind of hierarchy.
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -18,22 +17,22 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// What was there before the tests.
 pub(crate) struct Before {
-    target: PathBuf,
+    /// The directory whose programs must not go on running.
+    programs: PathBuf,
     found: BTreeSet<String>,
 }
 
 impl Before {
     /// Notes what is there now.
-    pub(crate) fn look(workspace: &Workspace) -> Result<Self> {
-        let target = workspace.target.clone();
-        Ok(Self { found: look(&target)?, target })
+    pub(crate) fn look(programs: &Path) -> Result<Self> {
+        Ok(Self { found: look(programs)?, programs: programs.to_owned() })
     }
 
     /// What is there now and was not before. Waits a little for what is still going away.
     pub(crate) fn leaks(&self) -> Result<Vec<String>> {
         let deadline = Instant::now() + GRACE;
         loop {
-            let leaks: Vec<String> = look(&self.target)?.difference(&self.found).cloned().collect();
+            let leaks: Vec<String> = look(&self.programs)?.difference(&self.found).cloned().collect();
             if leaks.is_empty() || Instant::now() > deadline {
                 return Ok(leaks);
             }
@@ -43,10 +42,10 @@ impl Before {
     }
 }
 
-fn look(target: &Path) -> Result<BTreeSet<String>> {
+fn look(programs: &Path) -> Result<BTreeSet<String>> {
     let mut found = mounts()?;
     groups(Path::new(CGROUPS), &mut found);
-    processes(target, &mut found)?;
+    processes(programs, &mut found)?;
     for link in fs_err::read_dir("/sys/class/net")? {
         found.insert(format!("network link {}", link?.file_name().to_string_lossy()));
     }
@@ -80,15 +79,15 @@ fn groups(directory: &Path, found: &mut BTreeSet<String>) {
     }
 }
 
-/// Processes that run a file of our build directory, except this tool itself and what it was started by.
-fn processes(target: &Path, found: &mut BTreeSet<String>) -> Result<()> {
+/// Processes that run a file of the directory `programs`, except this tool itself and what it was started by.
+fn processes(programs: &Path, found: &mut BTreeSet<String>) -> Result<()> {
     for entry in fs_err::read_dir("/proc")? {
         let Ok(entry) = entry else { continue };
         let name = entry.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         let Ok(executable) = fs_err::read_link(entry.path().join("exe")) else { continue };
         // The monitor runs from a detached clone of its file, so that path is not ours, but how it was called is.
-        let ours = executable.starts_with(target)
+        let ours = executable.starts_with(programs)
             || called(&entry.path()).is_some_and(|name| name.starts_with(NAME));
         if ours && pid != std::process::id() {
             found.insert(format!("process {pid} ({})", executable.display()));

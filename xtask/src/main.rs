@@ -15,6 +15,7 @@ mod process;
 mod setup;
 mod test;
 mod try_out;
+mod user;
 mod vm;
 mod workspace;
 

@@ -16,9 +16,6 @@ use crate::outcome::Outcome;
 use crate::process::{quiet, script};
 use crate::workspace::{TestBinary, Workspace};
 
-/// The package whose integration tests run as ordinary users too: what they do goes through the command line.
-const USERS_PACKAGE: &str = "coracle";
-
 /// The ordinary users' places: one has subordinate ids, one has none.
 const USERS_PLACES: [&str; 2] = ["vm-user", "vm-plain"];
 
@@ -68,7 +65,7 @@ fn plan(tests: &[TestBinary], only_users: bool, filter: Option<&str>) -> String 
         if !only_users {
             add("vm", test);
         }
-        if test.integration && test.package == USERS_PACKAGE {
+        if test.is_for_users() {
             USERS_PLACES.iter().for_each(|place| add(place, test));
         }
     }

@@ -31,6 +31,13 @@ pub(crate) struct TestBinary {
     pub(crate) executable: PathBuf,
 }
 
+impl TestBinary {
+    /// Whether it runs as ordinary users too: the integration tests of the command line do.
+    pub(crate) fn is_for_users(&self) -> bool {
+        self.integration && self.package == "coracle"
+    }
+}
+
 impl Workspace {
     /// Finds the checkout from the place where cargo runs us, or from the current directory.
     pub(crate) fn find() -> Result<Self> {
