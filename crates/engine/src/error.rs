@@ -47,7 +47,7 @@ pub enum Error {
     Image(#[from] image::Error),
     /// An option's value is not one that can be honoured.
     #[error(transparent)]
-    Option(#[from] crate::spec::Error),
+    Option(#[from] crate::options::Error),
     /// The name belongs to another container.
     #[error("the name \"{name}\" is taken by container {id}")]
     NameTaken {

@@ -7,6 +7,7 @@ pub mod container;
 mod error;
 mod names;
 mod oci;
+pub mod options;
 mod roots;
 mod run;
 mod spawn;

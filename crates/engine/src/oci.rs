@@ -53,7 +53,7 @@ pub fn generate(spec: &crate::spec::Spec, image: Option<&image::Config>, places:
     .map(|kind| Namespace { kind, path: None })
     .collect();
     let mut linux = Linux::default();
-    if rootless || spec.extra.iter().any(|x| x == "userns") {
+    if rootless || spec.isolation.user == crate::spec::Choice::Private {
         ns.push(Namespace { kind: NamespaceKind::User, path: None });
         if rootless {
             linux.uid_mappings =
@@ -65,7 +65,7 @@ pub fn generate(spec: &crate::spec::Spec, image: Option<&image::Config>, places:
             linux.gid_mappings = linux.uid_mappings.clone();
         }
     }
-    if spec.extra.iter().any(|x| x == "time") {
+    if !spec.isolation.time_offsets.is_empty() {
         ns.push(Namespace { kind: NamespaceKind::Time, path: None });
         linux.time_offsets.insert("boottime".into(), TimeOffset { secs: 100000, nanosecs: 0 });
     }
@@ -144,7 +144,7 @@ pub fn generate(spec: &crate::spec::Spec, image: Option<&image::Config>, places:
             id: String::new(),
             spec: oci,
             root: RootFileSystem::Overlays(vec![]),
-            user: spec.user.clone(),
+            user: spec.process.user.clone(),
             seccomp: SeccompChoice::Default,
             init: spec.init,
             interactive: spec.interactive,

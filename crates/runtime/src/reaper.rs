@@ -7,7 +7,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use kernel::process::{self, Cloned, Ended};
+use kernel::process::{self, Ended};
 use kernel::signal::SignalFd;
 use rustix::fs::{Mode, OFlags};
 
@@ -66,9 +66,9 @@ fn start_and_reap(program: &Path, args: &[String], environment: &[String]) -> Re
     const STEP: &str = "cannot look after the container's processes";
     let all: Vec<i32> = (1..=64).filter(|n| !matches!(n, 9 | 19 | 32 | 33)).collect();
     let signals = SignalFd::block(&all).in_step(STEP)?;
-    let child = match process::clone3(process::CloneFlags::empty(), None).in_step(STEP)? {
-        Cloned::Parent(child) => child,
-        Cloned::Child => start(program, args, environment),
+    let child = match process::fork().in_step(STEP)? {
+        0 => start(program, args, environment),
+        child => child,
     };
     loop {
         let mut poll = [rustix::event::PollFd::new(&signals, rustix::event::PollFlags::IN)];
@@ -77,11 +77,11 @@ fn start_and_reap(program: &Path, args: &[String], environment: &[String]) -> Re
         while let Some(signal) = signals.read().in_step(STEP)? {
             if !NOT_PASSED_ON.contains(&signal.number) {
                 // A child that has just ended is about to be reaped.
-                let _ = process::kill(child.pid as i32, signal.number);
+                let _ = process::kill(child as i32, signal.number);
             }
         }
         while let Some((pid, ended)) = process::reap_any().in_step(STEP)? {
-            if pid == child.pid {
+            if pid == child {
                 return Ok(ended);
             }
         }

@@ -34,8 +34,21 @@ pub fn run(roots: &Roots, a: Arguments) -> Result<ExitCode, Error> {
         remove: a.rm,
         command: a.command,
         init: a.init,
-        user: a.u,
-        extra: a.extra,
+        process: engine::spec::ProcessOptions { user: a.u, ..Default::default() },
+        isolation: engine::spec::Isolation {
+            user: if a.extra.iter().any(|x| x == "userns") {
+                engine::spec::Choice::Private
+            } else {
+                Default::default()
+            },
+            time_offsets: a
+                .extra
+                .iter()
+                .filter(|x| *x == "time")
+                .map(|_| ("boottime".to_owned(), runtime::spec::TimeOffset { secs: 100000, nanosecs: 0 }))
+                .collect(),
+            ..Default::default()
+        },
         ..Default::default()
     };
     let log = if a.explain { Some(kernel::record::Log::create().unwrap()) } else { None };
