@@ -6,7 +6,6 @@
 
 mod bench;
 mod ci;
-mod deny;
 mod error;
 mod fixtures;
 mod leaks;
@@ -33,7 +32,6 @@ usage: cargo xtask COMMAND
   vm-test [--user] [FILTER]  only the tests in the virtual machine (--user: only those as ordinary users)
   ci                       setup, formatting, lints, dependency checks, documentation, test
   bench [--check] [NAME]   measure coracle beside its peers (--check: fail where a target is missed)
-  deny                     check the dependencies against deny.toml
 ";
 
 fn main() -> ExitCode {
@@ -67,7 +65,6 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "vm-test" => takes(&["--user"], 1).and_then(|()| test::vm_only(&workspace, !flags.is_empty(), name)),
         "ci" => takes(&[], 0).and_then(|()| ci::ci(&workspace)),
         "bench" => takes(&["--check"], 1).and_then(|()| bench::bench(&workspace, !flags.is_empty(), name)),
-        "deny" => takes(&[], 0).and_then(|()| deny::deny(&workspace)),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
             Ok(())
