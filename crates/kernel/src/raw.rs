@@ -13,7 +13,7 @@ use crate::{Error, Result};
 /// Turns the return value of `libc::syscall` and of the wrappers that set errno into a result.
 pub(crate) fn check(value: c_long) -> std::result::Result<i64, Errno> {
     if value >= 0 {
-        return Ok(value as i64);
+        return Ok(value);
     }
     // SAFETY: __errno_location always returns the address of this thread's own errno.
     Err(Errno::from_raw_os_error(unsafe { *libc::__errno_location() }))

@@ -250,7 +250,7 @@ fn next(memory: *mut c_void) -> &'static AtomicU64 {
 }
 
 fn length_at(memory: *mut c_void, at: usize) -> &'static AtomicU32 {
-    assert!(at % PREFIX == 0 && HEADER + at + PREFIX <= SIZE);
+    assert!(at.is_multiple_of(PREFIX) && HEADER + at + PREFIX <= SIZE);
     // SAFETY: checked just above to be inside the mapping and aligned; these bytes are only ever used as this atomic.
     unsafe { &*memory.cast::<u8>().add(HEADER + at).cast::<AtomicU32>() }
 }
