@@ -1,0 +1,30 @@
+//! The command line end to end: real kernel, real images. One binary, so that it is linked once.
+//!
+//! Needs the programs that `cargo xtask setup` installs and the fixtures it makes; `cargo xtask test` names both.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    missing_docs,
+    unreachable_pub
+)]
+
+#[path = "suite/coracle.rs"]
+mod coracle;
+#[path = "suite/run.rs"]
+mod run;
+
+/// A file that no line above names would never be run.
+#[test]
+fn every_file_of_the_suite_is_named_here() {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite");
+    let source = include_str!("main.rs");
+    let Ok(files) = std::fs::read_dir(&directory) else {
+        println!("SKIP: every_file_of_the_suite_is_named_here: the sources are not here");
+        return;
+    };
+    for file in files {
+        let name = file.unwrap().file_name().into_string().unwrap();
+        assert!(source.contains(&format!("\"suite/{name}\"")), "{name} is not in tests/main.rs");
+    }
+}
