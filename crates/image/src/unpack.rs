@@ -87,7 +87,8 @@ fn read_error(layer: &str, error: tar::Error) -> Error {
 
 /// A path of the layer's own: components divided by slashes, none of them `.` or `..`, the root empty.
 fn normal(path: &[u8]) -> std::result::Result<Vec<u8>, &'static str> {
-    if path.starts_with(b"/") {
+    // umoci names the root itself "/"; anything else absolute would leave it.
+    if path.starts_with(b"/") && path.iter().any(|byte| *byte != b'/') {
         return Err("the name is absolute");
     }
     let mut parts: Vec<&[u8]> = Vec::new();
