@@ -1,11 +1,8 @@
 //! Archives made byte by byte, so that they can lie.
 
 use std::io::Write;
-use std::path::PathBuf;
 
 use image::Digest;
-
-use crate::scratch::Scratch;
 
 /// A tar archive that is being written.
 #[derive(Clone, Default)]
@@ -207,9 +204,4 @@ pub fn image(name: &str, layers: &[Layer]) -> Vec<u8> {
     let mut entry = descriptor(MANIFEST, &manifest);
     entry["annotations"] = serde_json::json!({"org.opencontainers.image.ref.name": name});
     oci_archive(&serde_json::json!({"schemaVersion": 2, "manifests": [entry]}), &blobs)
-}
-
-/// Writes an image of these layers as an archive.
-pub fn write_image(scratch: &Scratch, layers: &[Layer]) -> PathBuf {
-    scratch.write("image.tar", &image("forged:latest", layers))
 }

@@ -148,7 +148,7 @@ fn digests_that_lie() {
     let layer = Layer::gzip(&tar);
     let (bytes, _) = manifest(std::slice::from_ref(&layer), &config(std::slice::from_ref(&layer), "amd64"));
     let index = json!({"schemaVersion": 2, "manifests": [descriptor(MANIFEST, &bytes)]});
-    let config = config(&[layer.clone()], "amd64");
+    let config = config(std::slice::from_ref(&layer), "amd64");
     let swap = |name: &[u8], content: &[u8]| {
         let mut tar = Tar::new().file("index.json", &serde_json::to_vec(&index).unwrap());
         for blob in [&bytes[..], &config, &layer.blob] {
@@ -358,7 +358,7 @@ fn bombs() {
         "limit of 100 entries",
         options(Limits { entries: 100, ..Limits::default() }),
     );
-    let two = [Layer::gzip(&many[..many.len() / 1024 * 512 / 512 * 512].to_vec()), Layer::gzip(&many)];
+    let two = [Layer::gzip(&many[..many.len() / 1024 * 512]), Layer::gzip(&many)];
     refused_with(
         &image("a:1", &two),
         "limit of 250 entries",
