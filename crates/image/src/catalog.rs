@@ -145,7 +145,10 @@ impl Store {
 
     /// Makes `target` mean what `source` means, all its platforms.
     pub fn tag(&self, source: &str, target: &Reference) -> Result<()> {
-        let staging = Staging::create(self)?;
+        self.staged(|staging| self.tag_staged(source, target, staging))
+    }
+
+    fn tag_staged(&self, source: &str, target: &Reference, staging: &Staging) -> Result<()> {
         let _commit = self.commit_lock()?;
         let found = self.find(source)?;
         let mut record = match (found.name, &found.images[..]) {
@@ -163,8 +166,7 @@ impl Store {
         }
         record.reference = target.canonical();
         staging.publish(&to_json(&record), &self.reference_path(&target))?;
-        self.write_index()?;
-        staging.discard()
+        self.write_index()
     }
 
     /// Takes a name away, and the image with it when that was its last name; an id takes all names away. Layers and blobs that
@@ -173,7 +175,11 @@ impl Store {
     /// Refused when `in_use` holds the image's id and the last name would go, and when an id has several names; `force` overrides
     /// the second only, since a container cannot lose its layers.
     pub fn remove(&self, name: &str, force: bool, in_use: &BTreeSet<Digest>) -> Result<Vec<Removed>> {
-        let staging = Staging::create(self)?;
+        // A staging directory marks the work, so that what a killed removal has not reached goes with the next command.
+        self.staged(|_| self.remove_marked(name, force, in_use))
+    }
+
+    fn remove_marked(&self, name: &str, force: bool, in_use: &BTreeSet<Digest>) -> Result<Vec<Removed>> {
         let _alone = self.hold_alone()?;
         let _commit = self.commit_lock()?;
         let found = self.find(name)?;
@@ -207,7 +213,6 @@ impl Store {
             let path = self.reference_path(&reference);
             fs_err::remove_file(&path)?;
             sync_parents(&path, 1)?;
-            self.remove_empty_parents(&path);
             removed.push(Removed::Untagged(reference));
         }
         for id in gone {
@@ -217,7 +222,6 @@ impl Store {
         sync_parents(&self.root.join("images/x"), 1)?;
         self.write_index()?;
         self.collect_garbage()?;
-        staging.discard()?;
         Ok(removed)
     }
 
@@ -225,16 +229,6 @@ impl Store {
     pub(crate) fn reference_path(&self, reference: &Reference) -> PathBuf {
         let tag = reference.tag().unwrap_or("latest");
         self.root.join("references").join(reference.name()).join(format!(":{tag}"))
-    }
-
-    fn remove_empty_parents(&self, path: &std::path::Path) {
-        let end = self.root.join("references");
-        for parent in path.ancestors().skip(1).take_while(|parent| *parent != end) {
-            // Fails for the first one that is not empty.
-            if fs_err::remove_dir(parent).is_err() {
-                return;
-            }
-        }
     }
 
     fn config(&self, id: Digest) -> Result<ImageConfig> {

@@ -245,7 +245,9 @@ impl Error {
             Error::Entry { errno, .. } if is_full(*errno) => {
                 "free space on the store's file system, then try again; nothing was left behind".to_owned()
             }
-            Error::File(error) if error.raw_os_error().is_some_and(|raw| is_full(Errno::from_raw_os_error(raw))) => {
+            Error::File(error)
+                if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
+            {
                 "free space on that file system, then try again; nothing was left behind".to_owned()
             }
             Error::Entry { call: "chown", errno: Errno::INVAL, .. } => {

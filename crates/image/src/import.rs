@@ -13,7 +13,7 @@ use crate::load::{HalfLayer, LoadOptions, Loaded, Unpacked, describe};
 use crate::oci::{Config, Empty, Platform, RootFs};
 use crate::plan::plan;
 use crate::source::open_reader;
-use crate::store::{Staging, Store, to_json};
+use crate::store::{Store, to_json};
 use crate::stream::{Budget, Plain, Stored};
 use crate::unpack;
 
@@ -37,20 +37,20 @@ impl Store {
         for change in changes {
             apply(&mut config, change)?;
         }
-        let staging = Staging::create(self)?;
-        let layer = self.read_archive(reader, options, &staging.path.join("layer"))?;
-        let Some(sums) = layer.sums else { return Err(no_sums()) };
-        let _hold = self.hold()?;
-        let bytes =
-            config_json(config, sums.diff_id, options.platform.clone().unwrap_or_else(Platform::host));
-        let id = Digest::of(&bytes);
-        let mut plan = plan(id, bytes, 1, &LoadOptions::default(), "the archive")?;
-        plan.names = options.name.iter().map(|name| name.clone().or_latest()).collect();
-        let layers = self.complete(&plan, vec![layer])?;
-        describe(&mut plan, &layers);
-        self.commit(&plan, &layers, &staging.path, &staging)?;
-        staging.discard()?;
-        Ok(Loaded { names: plan.names, id })
+        self.staged(|staging| {
+            let layer = self.read_archive(reader, options, &staging.path.join("layer"))?;
+            let Some(sums) = layer.sums else { return Err(no_sums()) };
+            let _hold = self.hold()?;
+            let platform = options.platform.clone().unwrap_or_else(Platform::host);
+            let bytes = config_json(config, sums.diff_id, platform);
+            let id = Digest::of(&bytes);
+            let mut plan = plan(id, bytes, 1, &LoadOptions::default(), "the archive")?;
+            plan.names = options.name.iter().map(|name| name.clone().or_latest()).collect();
+            let layers = self.complete(&plan, vec![layer])?;
+            describe(&mut plan, &layers);
+            self.commit(&plan, &layers, &staging.path, staging)?;
+            Ok(Loaded { names: plan.names, id })
+        })
     }
 
     fn read_archive(

@@ -49,14 +49,13 @@ impl Store {
     ///
     /// Costs one syncfs(2) and some fsync(2) for each image.
     pub fn load(&self, source: &Source, options: &LoadOptions) -> Result<Vec<Loaded>> {
-        let staging = Staging::create(self)?;
-        let origin = Origin::open(source, &staging.path.join("spool"), options.limits)?;
-        let plans = plans(&origin, source, options)?;
-        // From here on layers that are already here are counted on.
-        let _hold = self.hold()?;
-        let loaded = plans.into_iter().map(|plan| self.load_one(plan, options.limits, &staging)).collect();
-        staging.discard()?;
-        loaded
+        self.staged(|staging| {
+            let origin = Origin::open(source, &staging.path.join("spool"), options.limits)?;
+            let plans = plans(&origin, source, options)?;
+            // From here on layers that are already here are counted on.
+            let _hold = self.hold()?;
+            plans.into_iter().map(|plan| self.load_one(plan, options.limits, staging)).collect()
+        })
     }
 
     fn load_one(&self, mut plan: Plan, limits: Limits, staging: &Staging) -> Result<Loaded> {
@@ -199,6 +198,10 @@ impl Store {
         for (digest, bytes) in &plan.documents {
             fs_err::write(place.join(digest.hex()), bytes)?;
         }
+        let image_path = self.image_path(plan.id);
+        if !image_path.exists() {
+            staging.announce(plan.id)?;
+        }
         staging.sync()?;
         let _commit = self.commit_lock()?;
         for (digest, _) in &plan.documents {
@@ -225,7 +228,7 @@ impl Store {
             layers: layers.iter().map(|layer| layer.key.clone()).collect(),
             mounted: mounted(layers),
         };
-        staging.publish(&to_json(&record), &self.image_path(plan.id))?;
+        staging.publish(&to_json(&record), &image_path)?;
         for name in &plan.names {
             self.name_image(name, target, &record, staging)?;
         }

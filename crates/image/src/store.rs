@@ -169,6 +169,19 @@ impl Store {
         self.lock("use.lock", FlockOperation::LockShared)
     }
 
+    /// Runs `work` with a staging directory, which is gone afterwards. Where it fails, so is all that it had already put in
+    /// place and that no image uses.
+    pub(crate) fn staged<T>(&self, work: impl FnOnce(&Staging) -> Result<T>) -> Result<T> {
+        let staging = Staging::create(self)?;
+        let result = work(&staging);
+        match &result {
+            Ok(_) => staging.discard()?,
+            // The error that matters is the first one; what cannot be cleaned now the next command cleans.
+            Err(_) => drop(self.clean(vec![staging])),
+        }
+        result
+    }
+
     pub(crate) fn hold_alone(&self) -> Result<Hold> {
         self.lock("use.lock", FlockOperation::LockExclusive)
     }
@@ -199,15 +212,18 @@ impl Store {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(system("mkdir", &self.root)(errno)),
         }
-        for name in ["blobs/sha256", "layers", "images", "references", "staging"] {
+        for name in ["blobs/sha256", "layers", "images", "references"] {
             fs_err::create_dir_all(self.root.join(name))?;
         }
+        // Made now, since cleaning up on a full disk needs them.
+        drop((self.hold()?, self.commit_lock()?));
         let layout = self.root.join("oci-layout");
         if !layout.exists() {
             fs_err::write(layout, LAYOUT)?;
             self.write_index()?;
         }
-        Ok(())
+        // The last one, since its presence says that all is there.
+        Ok(fs_err::create_dir_all(self.root.join("staging"))?)
     }
 
     /// Staging directories that nobody locks, with the lock on each taken.
@@ -225,13 +241,20 @@ impl Store {
         // While another load runs, what it has just committed may look unused; the next command will do it.
         let alone = match self.lock("use.lock", FlockOperation::NonBlockingLockExclusive) {
             Ok(hold) => hold,
-            Err(Error::System(error)) if error.errno() == Errno::WOULDBLOCK => {
-                stale.into_iter().for_each(Staging::leave);
-                return Ok(());
-            }
+            Err(Error::System(error)) if error.errno() == Errno::WOULDBLOCK => return Ok(()),
             Err(error) => return Err(error),
         };
         let _commit = self.commit_lock()?;
+        let names = self.reference_records()?;
+        for staging in &stale {
+            if let Some(id) = staging.announced()
+                && !names.iter().any(|name| name.images.iter().any(|image| image.id == id))
+            {
+                remove_if_there(&self.image_path(id))?;
+            }
+            // What may fill the disk goes first: the index needs a little space.
+            staging.empty()?;
+        }
         self.collect_garbage()?;
         self.write_index()?;
         stale.into_iter().try_for_each(Staging::discard)?;
@@ -313,7 +336,7 @@ impl Store {
         }
         let index = Index { schema_version: 2, media_type: media::INDEX, manifests };
         let path = self.root.join("index.json");
-        let temporary = self.root.join("staging/.index.json");
+        let temporary = self.root.join(".index.json");
         fs_err::write(&temporary, to_json(&index))?;
         fs_err::rename(temporary, path)?;
         Ok(())
@@ -331,6 +354,7 @@ impl Store {
         for record in self.reference_records()? {
             self.mark(&record.target, &mut blobs, 0);
         }
+        remove_empty_below(&self.root.join("references"))?;
         for entry in fs_err::read_dir(self.root.join("layers"))? {
             let entry = entry?;
             if entry.file_name().to_str().is_none_or(|name| !layers.contains(name)) {
@@ -368,10 +392,13 @@ impl Store {
 }
 
 /// A directory for what is not complete yet. Its lock says that somebody works in it.
+///
+/// Dropped without [`Staging::discard`], it is rubbish for the next command, which then also looks for what was put in place
+/// without being used.
 #[derive(Debug)]
 pub(crate) struct Staging {
     pub(crate) path: PathBuf,
-    lock: Option<OwnedFd>,
+    lock: OwnedFd,
 }
 
 impl Staging {
@@ -394,35 +421,46 @@ impl Staging {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let lock = match rustix::fs::open(&path, flags, Mode::empty()) {
             Ok(lock) => lock,
-            // `.index.json` on its way.
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(Errno::NOENT) => return Ok(None),
             Err(errno) => return Err(system("open", &path)(errno)),
         };
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) if path.is_dir() => Ok(Some(Self { path, lock: Some(lock) })),
+            Ok(()) if path.is_dir() => Ok(Some(Self { path, lock })),
             Ok(()) | Err(Errno::WOULDBLOCK) => Ok(None),
             Err(errno) => Err(system("flock", &path)(errno)),
         }
     }
 
     /// Removes the directory.
-    pub(crate) fn discard(mut self) -> Result<()> {
-        fs_err::remove_dir_all(&self.path)?;
-        self.lock = None;
-        Ok(())
+    pub(crate) fn discard(self) -> Result<()> {
+        Ok(fs_err::remove_dir_all(&self.path)?)
     }
 
-    /// Gives the lock up and leaves the directory to the next command.
-    fn leave(mut self) {
-        self.lock = None;
+    /// Notes that this work is about to add an image, which is not to stay if it gets no name because the work is cut off.
+    pub(crate) fn announce(&self, id: Digest) -> Result<()> {
+        Ok(fs_err::write(self.path.join("announced"), id.hex())?)
+    }
+
+    fn announced(&self) -> Option<Digest> {
+        Digest::from_hex(&fs_err::read_to_string(self.path.join("announced")).ok()?)
+    }
+
+    /// Removes what is in the directory.
+    fn empty(&self) -> Result<()> {
+        for entry in fs_err::read_dir(&self.path)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                fs_err::remove_dir_all(entry.path())?;
+            } else {
+                fs_err::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes all that was written so far durable: syncfs(2).
     pub(crate) fn sync(&self) -> Result<()> {
-        if let Some(lock) = &self.lock {
-            rustix::fs::syncfs(lock).map_err(system("syncfs", &self.path))?;
-        }
-        Ok(())
+        rustix::fs::syncfs(&self.lock).map_err(system("syncfs", &self.path))
     }
 
     /// Writes a record where it belongs, durably: the file, its new name, and the directories above it.
@@ -439,13 +477,25 @@ impl Staging {
     }
 }
 
-impl Drop for Staging {
-    fn drop(&mut self) {
-        if self.lock.is_some() {
-            // What cannot be removed now is removed by the next command.
-            let _ = fs_err::remove_dir_all(&self.path);
+fn remove_if_there(path: &Path) -> Result<()> {
+    match fs_err::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::File(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Removes the empty directories below `path`: of names that were taken away or never written.
+fn remove_empty_below(path: &Path) -> Result<()> {
+    for entry in fs_err::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_empty_below(&entry.path())?;
+            if fs_err::read_dir(entry.path())?.next().is_none() {
+                fs_err::remove_dir(entry.path())?;
+            }
         }
     }
+    Ok(())
 }
 
 /// Makes the names of a file and of `levels - 1` directories above it durable.

@@ -75,7 +75,11 @@ fn read_error(layer: &str, error: tar::Error) -> Error {
         if let Some(exceeded) = source.get_ref().and_then(|inner| inner.downcast_ref::<Exceeded>()) {
             return too_large(layer, *exceeded);
         }
-        if source.raw_os_error().is_none() {
+        // What the decoders say; everything else is a call that failed on a file.
+        use std::io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
+        if source.raw_os_error().is_none()
+            && matches!(source.kind(), InvalidData | InvalidInput | UnexpectedEof | Other)
+        {
             return Error::BadCompression { layer: layer.to_owned(), reason: source.to_string() };
         }
     }
