@@ -1,45 +1,43 @@
-//! stub
-#![allow(missing_docs)]
-use std::os::fd::BorrowedFd;
-#[derive(Debug)]
-pub struct Group;
-#[derive(Debug)]
-pub struct Hierarchy;
-#[derive(Debug, Default)]
-pub struct Limits;
-#[derive(Debug, thiserror::Error)]
-#[error("x")]
-pub struct Error;
-impl Error {
-    pub fn advice(&self) -> Option<String> {
-        None
-    }
-}
-impl Hierarchy {
-    pub fn detect() -> Result<Self, Error> {
-        Ok(Self)
-    }
-}
-impl Group {
-    pub fn create(_: &Hierarchy, _: Option<&str>, _: &str, _: &Limits) -> Result<Option<Group>, Error> {
-        Ok(None)
-    }
-    pub fn open(_: &Hierarchy, _: Option<&str>, _: &str) -> Result<Option<Group>, Error> {
-        Ok(None)
-    }
-    pub fn v2_directory(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-    pub fn join(&self, _: u32) -> Result<(), Error> {
-        Ok(())
-    }
-    pub fn kill(&self) -> Result<(), Error> {
-        Ok(())
-    }
-    pub fn remove(&self) -> Result<(), Error> {
-        Ok(())
-    }
-    pub fn oom_killed(&self) -> Result<bool, Error> {
-        Ok(false)
-    }
-}
+//! Control groups: limits, statistics, freeze and kill of a group, the same on v2, hybrid and v1.
+//!
+//! A container gets one group, `coracle/<id>`, directly below the hierarchy's root or below the group that was
+//! delegated to the user; never below the group of whoever called. A limit is enforced or refused, never dropped:
+//! [`table_markdown`] says which is which.
+//!
+//! ```no_run
+//! use cgroup::{Group, Hierarchy, Limits};
+//!
+//! let hierarchy = Hierarchy::detect()?;
+//! let limits = Limits { pids: Some(20), ..Limits::default() };
+//! if let Some(group) = Group::create(&hierarchy, None, "example", &limits)? {
+//!     // clone3 with group.v2_directory(), then:
+//!     group.join(1234)?;
+//!     group.kill()?;
+//!     group.remove()?;
+//! }
+//! # Ok::<(), cgroup::Error>(())
+//! ```
+//!
+//! Every write goes through the crate `kernel` and is recorded with a sentence on why. This crate does not talk to systemd: where
+//! systemd runs, it works inside a scope that systemd delegated, and refuses limits elsewhere.
+
+#![forbid(unsafe_code)]
+
+mod devices;
+mod error;
+mod group;
+mod hierarchy;
+mod limits;
+mod place;
+mod processes;
+mod setting;
+mod statistics;
+mod table;
+
+pub use devices::{Access, DeviceKind, DeviceRule};
+pub use error::{Error, Result};
+pub use group::Group;
+pub use hierarchy::{Hierarchy, Mount};
+pub use limits::{BlockIo, Cpu, DeviceRate, DeviceWeight, HugepageLimit, Limits, Memory, RdmaLimit};
+pub use statistics::{Pressure, Statistics};
+pub use table::table_markdown;

@@ -26,3 +26,21 @@ pub fn write_control(path: &Path, value: &str) -> Result<()> {
         .map_err(failed("write"))?;
     Ok(())
 }
+
+/// `mkdir(path, 0755)`, recorded; for control groups, which are made that way. See mkdir(2).
+///
+/// The error names the path.
+pub fn make_directory(path: &Path) -> Result<()> {
+    let args = || vec![Arg::Str(path.display().to_string()), Arg::Flags(0o755, "0755".to_owned())];
+    act("mkdir", args, |()| 0, || rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)))
+        .map_err(|errno| Error::new("mkdir", path.display().to_string(), errno))
+}
+
+/// `rmdir(path)`, recorded; for control groups, which are removed that way. See rmdir(2).
+///
+/// The error names the path. A control group gives `EBUSY` while it has processes or groups below.
+pub fn remove_directory(path: &Path) -> Result<()> {
+    let args = || vec![Arg::Str(path.display().to_string())];
+    act("rmdir", args, |()| 0, || rustix::fs::rmdir(path))
+        .map_err(|errno| Error::new("rmdir", path.display().to_string(), errno))
+}

@@ -9,6 +9,7 @@
 //! descriptors and flags that cannot be mixed up. Calls that only look (`stat`, `read`) go through `rustix`
 //! or `fs-err` directly and are not wrapped.
 
+pub mod bpf;
 mod error;
 pub mod file;
 pub mod fs;

@@ -1,0 +1,521 @@
+//! A group's life: made with its limits, found again, changed, removed.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use kernel::Errno;
+use kernel::file::{make_directory, remove_directory, write_control};
+use kernel::record::{Chapter, because};
+use rustix::fs::{Mode, OFlags};
+
+use crate::hierarchy::{Version, read};
+use crate::place::{Place, is_systemd};
+use crate::setting::{self, Setting};
+use crate::{Error, Hierarchy, Limits, Mount, Result, devices};
+
+/// A removal of the shared parent by another process can come between our steps; more often than this in a row it does not.
+const ATTEMPTS: usize = 16;
+
+/// The group of one container, in as many trees as it needs.
+#[derive(Debug)]
+pub struct Group {
+    place: Place,
+    hierarchy: Hierarchy,
+    pub(crate) unified: Option<Unified>,
+    pub(crate) v1: Vec<V1Directory>,
+    /// Parents that were missing, in the order they were made.
+    made: Vec<PathBuf>,
+}
+
+/// The group's directory in the tree of version 2.
+#[derive(Debug)]
+pub(crate) struct Unified {
+    pub(crate) path: PathBuf,
+    descriptor: OwnedFd,
+}
+
+/// One of the group's directories in the trees of version 1.
+#[derive(Debug)]
+pub(crate) struct V1Directory {
+    pub(crate) path: PathBuf,
+    pub(crate) controllers: Vec<String>,
+}
+
+impl Group {
+    /// Makes the group `parent/id` with these limits; `parent` is `coracle` if not given.
+    ///
+    /// Gives none where this user may make no groups and nothing is to be limited. If anything fails nothing is left behind.
+    ///
+    /// # Errors
+    /// A limit that cannot be enforced here, or makes no sense, is an error that says why. [`Error::Exists`] if the group is there.
+    pub fn create(
+        hierarchy: &Hierarchy,
+        parent: Option<&str>,
+        id: &str,
+        limits: &Limits,
+    ) -> Result<Option<Self>> {
+        let settings = setting::settings(hierarchy, limits)?;
+        let Some(place) = Place::find(hierarchy, parent, id)? else {
+            return refuse_or_none(hierarchy, &settings, limits, parent);
+        };
+        let mut group =
+            Self { place, hierarchy: hierarchy.clone(), unified: None, v1: Vec::new(), made: Vec::new() };
+        let made = group.make(&settings, limits);
+        match made {
+            Ok(()) => Ok(Some(group)),
+            Err(error) => {
+                // Nobody is in it yet, so what was made can be removed; the first failure is the one to tell.
+                let _ = group.remove();
+                for parent in group.made.iter().rev() {
+                    let _ = rustix::fs::rmdir(parent);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Finds a group that was made before; none if it is gone.
+    pub fn open(hierarchy: &Hierarchy, parent: Option<&str>, id: &str) -> Result<Option<Self>> {
+        let Some(place) = Place::find(hierarchy, parent, id)? else { return Ok(None) };
+        let unified = match hierarchy.unified().map(|mount| Unified::open(place.in_tree(mount))) {
+            Some(Ok(unified)) => Some(unified),
+            Some(Err(Error::Read { errno: Errno::NOENT, .. })) | None => None,
+            Some(Err(error)) => return Err(error),
+        };
+        let v1: Vec<V1Directory> = hierarchy
+            .v1()
+            .iter()
+            .map(|mount| V1Directory { path: place.in_tree(mount), controllers: mount.controllers.clone() })
+            .filter(|directory| exists(&directory.path))
+            .collect();
+        let found = unified.is_some() || !v1.is_empty();
+        Ok(found.then(|| Self { place, hierarchy: hierarchy.clone(), unified, v1, made: Vec::new() }))
+    }
+
+    /// The group's directory of version 2, to give to clone3(2) with `CLONE_INTO_CGROUP`; none where there is only version 1.
+    pub fn v2_directory(&self) -> Option<BorrowedFd<'_>> {
+        self.unified.as_ref().map(|unified| unified.descriptor.as_fd())
+    }
+
+    /// Puts a process that was born into [`Group::v2_directory`] into the group's other trees: nothing to do on version 2.
+    pub fn join(&self, pid: u32) -> Result<()> {
+        self.v1.iter().try_for_each(|directory| enter(&directory.path, pid))
+    }
+
+    /// Puts a process that was born elsewhere into the group, in all trees.
+    pub fn join_everywhere(&self, pid: u32) -> Result<()> {
+        if let Some(unified) = &self.unified {
+            enter(&unified.path, pid)?;
+        }
+        self.join(pid)
+    }
+
+    /// Changes the limits of a group that has processes. What is not given stays; device rules cannot be changed.
+    pub fn update(&mut self, limits: &Limits) -> Result<()> {
+        if !limits.devices.is_empty() {
+            let reason = "device rules are set when the container is made".to_owned();
+            return Err(Error::Value { option: "device rules", value: String::new(), reason });
+        }
+        let hierarchy = self.hierarchy.clone();
+        let mut settings = setting::settings(&hierarchy, limits)?;
+        self.enable(&controllers_of(&settings, &hierarchy, Version::V2))?;
+        let entered = self.v1.len();
+        self.make_v1(&settings, false)?;
+        self.order_for_update(&mut settings)?;
+        self.apply(&settings)?;
+        let Some(new) = self.v1.get(entered..) else { return Ok(()) };
+        // A tree that the group was not in until now: its processes come after, until none is left outside.
+        for directory in new {
+            crate::processes::move_all(self, directory)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the group and the groups that its processes made below it, after [`Group::kill`].
+    ///
+    /// # Errors
+    /// [`Error::InUse`] if it still has processes. A group that is gone is no error.
+    pub fn remove(&self) -> Result<()> {
+        because(Chapter::CleanUp, "a group without processes is only a directory, and goes as one");
+        for directory in self.directories() {
+            self.remove_tree(directory)?;
+        }
+        if self.place.has_usual_parent() {
+            // The parent goes with the last of its groups; while it has others the kernel keeps it.
+            for directory in self.directories().filter_map(Path::parent) {
+                let _ = rustix::fs::rmdir(directory);
+            }
+        }
+        Ok(())
+    }
+
+    /// Every directory of the group, in all trees.
+    pub(crate) fn directories(&self) -> impl Iterator<Item = &Path> {
+        let unified = self.unified.iter().map(|unified| unified.path.as_path());
+        self.v1.iter().map(|directory| directory.path.as_path()).chain(unified)
+    }
+
+    /// The directory with a controller's files, if the group is in that controller's tree.
+    pub(crate) fn directory_of(&self, controller: &str) -> Option<(&Path, Version)> {
+        if let Some(mount) = self.hierarchy.v1_with(controller) {
+            let own = self.v1.iter().find(|directory| directory.controllers == mount.controllers);
+            return own.map(|directory| (directory.path.as_path(), Version::V1));
+        }
+        self.unified.as_ref().map(|unified| (unified.path.as_path(), Version::V2))
+    }
+
+    /// The directory whose list of processes is the group's.
+    pub(crate) fn tracker(&self) -> &Path {
+        self.unified
+            .as_ref()
+            .map(|unified| unified.path.as_path())
+            .or(self.v1.first().map(|first| first.path.as_path()))
+            .unwrap_or(Path::new("/"))
+    }
+
+    fn make(&mut self, settings: &[Setting], limits: &Limits) -> Result<()> {
+        self.make_unified(settings)?;
+        self.make_v1(settings, true)?;
+        self.apply(settings)?;
+        match &self.unified {
+            Some(unified) if !limits.devices.is_empty() => limit_devices(unified, limits),
+            _ => Ok(()),
+        }
+    }
+
+    fn make_unified(&mut self, settings: &[Setting]) -> Result<()> {
+        let Some(mount) = self.hierarchy.unified().cloned() else { return Ok(()) };
+        let wanted = controllers_of(settings, &self.hierarchy, Version::V2);
+        for attempt in 1.. {
+            let made = self.enable(&wanted).and_then(|()| self.make_in(&mount));
+            match made {
+                Ok(path) => {
+                    self.unified = Some(Unified::open(path)?);
+                    break;
+                }
+                Err(error) if attempt < ATTEMPTS && is_gone(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the group's directories in those trees of version 1 that the settings need, and on a machine with nothing else in the
+    /// one that tracks processes.
+    fn make_v1(&mut self, settings: &[Setting], new: bool) -> Result<()> {
+        let hierarchy = self.hierarchy.clone();
+        let tracker = hierarchy.v1_tracker().filter(|_| new && hierarchy.unified().is_none());
+        let wanted = settings
+            .iter()
+            .filter_map(|setting| Some((hierarchy.v1_with(setting.controller)?, setting.option)));
+        for (mount, option) in tracker.map(|mount| (mount, "--cgroup-parent")).into_iter().chain(wanted) {
+            if self.v1.iter().any(|directory| directory.controllers == mount.controllers) {
+                continue;
+            }
+            // Version 2 may have been delegated to us alone.
+            if !exists(&self.place.base_in(mount)) {
+                return Err(no_delegation(option, &hierarchy));
+            }
+            let path = self.make_in_v1(mount).map_err(|error| not_delegated(error, option, &hierarchy))?;
+            self.v1.push(V1Directory { path, controllers: mount.controllers.clone() });
+            if mount.controllers.iter().any(|controller| controller == "cpuset") {
+                self.fill_cpusets(mount)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn make_in_v1(&mut self, mount: &Mount) -> Result<PathBuf> {
+        let mut attempt = 1;
+        loop {
+            match self.make_in(mount) {
+                Err(error) if attempt < ATTEMPTS && is_gone(&error) => attempt += 1,
+                other => return other,
+            }
+        }
+    }
+
+    /// Makes the group's directory in one tree, and those above it that are missing.
+    fn make_in(&mut self, mount: &Mount) -> Result<PathBuf> {
+        self.make_parents(mount)?;
+        let path = self.place.in_tree(mount);
+        because(
+            Chapter::Limits,
+            "a directory in this tree is a group: what is written to its files holds for its processes",
+        );
+        match make_directory(&path) {
+            Ok(()) => Ok(path),
+            Err(error) if error.errno() == Errno::EXIST => Err(Error::Exists { path }),
+            Err(error) => Err(Error::Make(error)),
+        }
+    }
+
+    fn make_parents(&mut self, mount: &Mount) -> Result<()> {
+        let parents = self.parents(mount);
+        // The last one is there only if all are.
+        if parents.last().is_none_or(|last| exists(last)) {
+            return Ok(());
+        }
+        because(Chapter::Limits, "the groups of all containers stand in one, apart from everything else");
+        for parent in parents.into_iter().skip_while(|parent| exists(parent)) {
+            match make_directory(&parent) {
+                Ok(()) => self.made.push(parent),
+                Err(error) if error.errno() == Errno::EXIST => {}
+                Err(error) => return Err(Error::Make(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The directories between the group we were given and the container's, topmost first.
+    fn parents(&self, mount: &Mount) -> Vec<PathBuf> {
+        let base = self.place.base_in(mount);
+        let mut parents: Vec<PathBuf> = self
+            .place
+            .below
+            .ancestors()
+            .skip(1)
+            .filter(|parent| !parent.as_os_str().is_empty())
+            .map(|parent| base.join(parent))
+            .collect();
+        parents.reverse();
+        parents
+    }
+
+    /// Has the group's parents hand these controllers down, so that the group gets their files.
+    fn enable(&mut self, wanted: &[(&'static str, &'static str)]) -> Result<()> {
+        let Some(mount) = self.hierarchy.unified().filter(|_| !wanted.is_empty()).cloned() else {
+            return Ok(());
+        };
+        let base = self.place.base_in(&mount);
+        let available = read(&base.join("cgroup.controllers"))?;
+        for (controller, option) in wanted {
+            if !available.split_whitespace().any(|name| name == *controller) {
+                let delegated = !self.place.base.as_os_str().is_empty();
+                return Err(Error::NoController { option, controller, directory: base, delegated });
+            }
+        }
+        self.make_parents(&mount)?;
+        for directory in [base.clone()].into_iter().chain(self.parents(&mount)) {
+            hand_down(&directory, wanted, directory == base && !self.place.base.as_os_str().is_empty())?;
+        }
+        Ok(())
+    }
+
+    /// Version 1 gives new cpusets no processors and no memory, and lets no process into one without.
+    fn fill_cpusets(&self, mount: &Mount) -> Result<()> {
+        because(
+            Chapter::Limits,
+            "a new cpuset of version 1 is empty, and no process can enter it before it has processors and memory",
+        );
+        for directory in self.parents(mount).into_iter().chain([self.place.in_tree(mount)]) {
+            let Some(parent) = directory.parent() else { continue };
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                if read(&directory.join(file))?.trim().is_empty() {
+                    let value = read(&parent.join(file))?.trim().to_owned();
+                    write_control(&directory.join(file), &value).map_err(|source| Error::Set {
+                        option: "--cpuset-cpus",
+                        value,
+                        source,
+                    })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// In version 1 memory and swap together may at no moment be less than memory: what grows goes first.
+    fn order_for_update(&self, settings: &mut [Setting]) -> Result<()> {
+        let position = |file: &str| settings.iter().position(|setting| setting.files[0] == file);
+        let (Some(limit), Some(both)) =
+            (position("memory.limit_in_bytes"), position("memory.memsw.limit_in_bytes"))
+        else {
+            return Ok(());
+        };
+        let Some((directory, _)) = self.directory_of("memory") else { return Ok(()) };
+        let current = match read(&directory.join("memory.memsw.limit_in_bytes")) {
+            Err(Error::Read { errno: Errno::NOENT, .. }) => return Ok(()),
+            other => other?,
+        };
+        let number =
+            |text: &str| text.trim().parse::<i64>().ok().filter(|value| *value >= 0).unwrap_or(i64::MAX);
+        if number(&settings[both].values[0]) > number(&current) {
+            settings.swap(limit, both);
+        }
+        Ok(())
+    }
+
+    fn apply(&self, settings: &[Setting]) -> Result<()> {
+        settings.iter().try_for_each(|setting| self.apply_one(setting))
+    }
+
+    fn apply_one(&self, setting: &Setting) -> Result<()> {
+        let option = setting.option;
+        let Some((directory, _)) = self.directory_of(setting.controller) else {
+            let directory = self.tracker().to_owned();
+            return Err(Error::NoController {
+                option,
+                controller: setting.controller,
+                directory,
+                delegated: false,
+            });
+        };
+        because(Chapter::Limits, setting.why);
+        for (at, file) in setting.files.iter().enumerate() {
+            let Some(value) = setting.values.get(at).or(setting.values.first()) else { continue };
+            match write_control(&directory.join(file), value) {
+                Err(error) if error.errno() == Errno::NOENT => {}
+                other => return other.map_err(|source| Error::Set { option, value: value.clone(), source }),
+            }
+        }
+        match setting.files.last() {
+            Some(file) if !setting.optional => Err(Error::NotOffered { option, file: directory.join(file) }),
+            _ => Ok(()),
+        }
+    }
+
+    fn remove_tree(&self, directory: &Path) -> Result<()> {
+        match remove_directory(directory) {
+            Err(error) if error.errno() == Errno::BUSY => {}
+            Err(error) if error.errno() != Errno::NOENT => return Err(Error::Remove(error)),
+            _ => return Ok(()),
+        }
+        for entry in fs_err::read_dir(directory).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                self.remove_tree(&entry.path())?;
+            }
+        }
+        let processes = crate::processes::of(directory)?;
+        if !processes.is_empty() {
+            return Err(Error::InUse { path: directory.to_owned(), processes });
+        }
+        match remove_directory(directory) {
+            Err(error) if error.errno() != Errno::NOENT => Err(Error::Remove(error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Unified {
+    fn open(path: PathBuf) -> Result<Self> {
+        match rustix::fs::open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(descriptor) => Ok(Self { path, descriptor }),
+            Err(errno) => Err(Error::Read { path, errno }),
+        }
+    }
+}
+
+/// What happens where no group can be made: without limits there is none, with one it is said that it cannot hold.
+fn refuse_or_none(
+    hierarchy: &Hierarchy,
+    settings: &[Setting],
+    limits: &Limits,
+    parent: Option<&str>,
+) -> Result<Option<Group>> {
+    let devices = (!limits.devices.is_empty()).then_some("device rules");
+    let first = settings.iter().find(|setting| !setting.optional).map(|setting| setting.option);
+    match first.or(devices).or(parent.map(|_| "--cgroup-parent")) {
+        None => Ok(None),
+        Some(option) => Err(no_delegation(option, hierarchy)),
+    }
+}
+
+fn no_delegation(option: &'static str, hierarchy: &Hierarchy) -> Error {
+    let user = !rustix::process::geteuid().is_root();
+    let v2 = matches!(hierarchy, Hierarchy::V2 { .. });
+    Error::NotDelegated { option, systemd: is_systemd(), user, v2 }
+}
+
+/// A refusal by the file system means that the tree is not ours.
+fn not_delegated(error: Error, option: &'static str, hierarchy: &Hierarchy) -> Error {
+    match &error {
+        Error::Make(source) if matches!(source.errno(), Errno::ACCESS | Errno::PERM | Errno::ROFS) => {
+            no_delegation(option, hierarchy)
+        }
+        _ => error,
+    }
+}
+
+/// Whether a parent was removed by another process while we were at it.
+fn is_gone(error: &Error) -> bool {
+    let errno = match error {
+        Error::Make(source) | Error::Set { source, .. } => source.errno(),
+        Error::Read { errno, .. } => *errno,
+        _ => return false,
+    };
+    matches!(errno, Errno::NOENT | Errno::NODEV)
+}
+
+/// The controllers of one version that the settings are about, each with the first option that needs it.
+fn controllers_of(
+    settings: &[Setting],
+    hierarchy: &Hierarchy,
+    version: Version,
+) -> Vec<(&'static str, &'static str)> {
+    let mut found: Vec<(&'static str, &'static str)> = Vec::new();
+    for setting in settings {
+        let of_version = !setting.controller.is_empty() && hierarchy.version(setting.controller) == version;
+        if of_version && !found.iter().any(|(controller, _)| *controller == setting.controller) {
+            found.push((setting.controller, setting.option));
+        }
+    }
+    found
+}
+
+/// Enables controllers for the groups below a directory; `ours` if it was delegated to us with the processes in it.
+fn hand_down(directory: &Path, wanted: &[(&'static str, &'static str)], ours: bool) -> Result<()> {
+    let file = directory.join("cgroup.subtree_control");
+    let enabled = read(&file)?;
+    let missing: Vec<String> = wanted
+        .iter()
+        .filter(|(controller, _)| !enabled.split_whitespace().any(|name| name == *controller))
+        .map(|(controller, _)| format!("+{controller}"))
+        .collect();
+    let Some((_, option)) = wanted.first().filter(|_| !missing.is_empty()) else { return Ok(()) };
+    let value = missing.join(" ");
+    because(
+        Chapter::Limits,
+        "a group has a controller's files only if each group above it hands the controller down",
+    );
+    match write_control(&file, &value) {
+        Err(error) if error.errno() == Errno::BUSY && ours => {
+            crate::processes::move_aside(directory)?;
+            because(
+                Chapter::Limits,
+                "now that the delegated group has no processes of its own it may hand controllers down",
+            );
+            write_control(&file, &value).map_err(|source| busy_or_failed(source, directory, option, value))
+        }
+        other => other.map_err(|source| busy_or_failed(source, directory, option, value)),
+    }
+}
+
+fn busy_or_failed(source: kernel::Error, directory: &Path, option: &'static str, value: String) -> Error {
+    if source.errno() == Errno::BUSY {
+        return Error::Occupied { directory: directory.to_owned() };
+    }
+    Error::Set { option, value, source }
+}
+
+fn limit_devices(unified: &Unified, limits: &Limits) -> Result<()> {
+    const OPTION: &str = "device rules";
+    because(
+        Chapter::Limits,
+        "the kernel asks this program at every mknod and open of a device; the file's mode alone would let root use any disk",
+    );
+    let failed =
+        |source| Error::Set { option: OPTION, value: format!("{} rules", limits.devices.len()), source };
+    let program = kernel::bpf::load_device_program(&devices::program(&limits.devices)?).map_err(failed)?;
+    let name = unified.path.display().to_string();
+    kernel::bpf::attach_device_program(unified.descriptor.as_fd(), program.as_fd(), &name).map_err(failed)
+}
+
+fn exists(path: &Path) -> bool {
+    rustix::fs::access(path, rustix::fs::Access::EXISTS).is_ok()
+}
+
+fn enter(directory: &Path, pid: u32) -> Result<()> {
+    because(Chapter::Limits, "from here on this process and all its children count in this group");
+    write_control(&directory.join("cgroup.procs"), &pid.to_string())
+        .map_err(|source| Error::Join { pid, source })
+}

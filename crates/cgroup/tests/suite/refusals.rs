@@ -1,0 +1,121 @@
+//! What cannot be enforced is refused, with what to do.
+
+use cgroup::{Error, Group, Hierarchy, Limits};
+
+use crate::machine::{again, is_v2, name, role};
+
+#[test]
+fn a_user_without_delegation_has_no_group_and_no_limit() {
+    if role().is_none() {
+        let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"];
+        again("refusals::a_user_without_delegation_has_no_group_and_no_limit", "user", &user);
+        return;
+    }
+    let hierarchy = Hierarchy::detect().unwrap();
+    assert!(Group::create(&hierarchy, None, &name("user"), &Limits::default()).unwrap().is_none());
+    assert!(Group::open(&hierarchy, None, &name("user")).unwrap().is_none());
+    let error =
+        Group::create(&hierarchy, None, &name("user"), &Limits { pids: Some(20), ..Limits::default() })
+            .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "--pids-limit cannot be enforced: no control group is delegated to this user"
+    );
+    let advice = error.advice().unwrap();
+    let expected = if is_v2(&hierarchy) { "delegate a group" } else { "systemd.unified_cgroup_hierarchy=1" };
+    assert!(
+        advice.contains(expected) || advice.contains("systemd-run --user --scope -p Delegate=yes"),
+        "{advice}"
+    );
+}
+
+#[test]
+fn version_2_without_a_controller_says_so() {
+    const TEST: &str = "refusals::version_2_without_a_controller_says_so";
+    if role().is_none() {
+        if is_v2(&Hierarchy::detect().unwrap()) {
+            // Every controller is here; the message is tested where one is not.
+            return;
+        }
+        let private =
+            ["unshare", "-m", "sh", "-c", "mount -t cgroup2 none /sys/fs/cgroup && exec \"$@\"", "sh"];
+        again(TEST, "v2", &private);
+        return;
+    }
+    let hierarchy = Hierarchy::detect().unwrap();
+    assert!(is_v2(&hierarchy), "{hierarchy:?}");
+    let error =
+        Group::create(&hierarchy, None, &name("bare"), &Limits { pids: Some(20), ..Limits::default() })
+            .unwrap_err();
+    assert!(matches!(error, Error::NoController { controller: "pids", .. }), "{error}");
+    assert!(error.advice().unwrap().contains("/proc/cgroups"));
+    let id = name("bare");
+    let group = Group::create(&hierarchy, None, &id, &Limits::default()).unwrap().unwrap();
+    assert!(std::path::Path::new("/sys/fs/cgroup/coracle").join(id).exists());
+    group.kill().unwrap();
+    group.remove().unwrap();
+}
+
+#[test]
+fn a_delegated_group_is_used_and_nothing_else() {
+    const TEST: &str = "refusals::a_delegated_group_is_used_and_nothing_else";
+    if role().is_some() {
+        return in_delegated_group();
+    }
+    let Some(unified) = unified() else { return };
+    // What an administrator does for a user: a group, its directory and two files given away. The user's shell stands in it.
+    let base = unified.join(name("coracle-delegated"));
+    fs_err::create_dir(&base).unwrap();
+    let script = format!(
+        "g={}; chown 65534:65534 $g $g/cgroup.procs $g/cgroup.subtree_control $g/cgroup.threads; \
+         [ $(cat $g/cgroup.controllers | wc -w) -gt 0 ] || true; echo $$ > $g/cgroup.procs; \
+         exec setpriv --reuid=65534 --regid=65534 --clear-groups -- \"$@\"",
+        base.display()
+    );
+    let command = ["sh", "-c", &script, "sh"];
+    let outcome = std::panic::catch_unwind(|| again(TEST, "delegated", &command));
+    let _ = fs_err::remove_dir(base.join("callers"));
+    fs_err::remove_dir(&base).unwrap();
+    outcome.unwrap();
+}
+
+fn unified() -> Option<std::path::PathBuf> {
+    match Hierarchy::detect().unwrap() {
+        Hierarchy::V2 { unified } | Hierarchy::Hybrid { unified, .. } => Some(unified.point),
+        Hierarchy::V1 { .. } => None,
+    }
+}
+
+fn in_delegated_group() {
+    let hierarchy = Hierarchy::detect().unwrap();
+    let own = fs_err::read_to_string("/proc/self/cgroup").unwrap();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap().to_owned();
+    let id = name("delegated");
+    let group = Group::create(&hierarchy, None, &id, &Limits::default()).unwrap().unwrap();
+    let path = unified().unwrap().join(&own).join("coracle").join(&id);
+    assert!(path.exists(), "{}", path.display());
+    group.remove().unwrap();
+    let limited = Group::create(&hierarchy, None, &id, &Limits { pids: Some(20), ..Limits::default() });
+    match (&hierarchy, limited) {
+        (Hierarchy::V2 { .. }, Ok(group)) => {
+            // This very process stood in the delegated group, and was moved out of the way, within it.
+            let group = group.unwrap();
+            assert_eq!(group.statistics().unwrap().pids_limit, Some(20));
+            let now = fs_err::read_to_string("/proc/self/cgroup").unwrap();
+            assert!(now.contains(&format!("{own}/callers")), "{now}");
+            group.remove().unwrap();
+        }
+        (Hierarchy::V2 { .. }, Err(error)) => panic!("{error}"),
+        (_, limited) => {
+            let error = limited.unwrap_err();
+            assert!(matches!(error, Error::NotDelegated { option: "--pids-limit", .. }), "{error}");
+        }
+    }
+}
+
+#[test]
+fn the_table_is_the_documents() {
+    let document = include_str!("../../../../docs/limits.md");
+    let begin = document.find("| option |").unwrap_or(document.len());
+    assert_eq!(&document[begin..], cgroup::table_markdown());
+}

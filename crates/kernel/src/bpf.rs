@@ -1,0 +1,135 @@
+//! Device programs: eBPF that decides which device files the processes of a control group may make and open.
+
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+
+use crate::raw::{check, owned};
+use crate::record::{Arg, act};
+use crate::{Error, Result};
+
+const PROG_LOAD: i64 = 5;
+const PROG_ATTACH: i64 = 8;
+const PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+const ATTACH_CGROUP_DEVICE: u32 = 6;
+const ALLOW_MULTI: u32 = 1 << 1;
+
+/// One instruction of an eBPF program: `struct bpf_insn` of `<linux/bpf.h>`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Instruction {
+    /// What to do.
+    pub code: u8,
+    /// The register that is changed or compared (low four bits) and the one it is combined with (high four bits).
+    pub registers: u8,
+    /// How far to jump, or where to load from.
+    pub offset: i16,
+    /// The operand.
+    pub immediate: i32,
+}
+
+/// The start of `union bpf_attr` for `BPF_PROG_LOAD`; the kernel takes what is missing at its end as zero.
+#[repr(C)]
+struct LoadAttributes {
+    program_type: u32,
+    length: u32,
+    instructions: u64,
+    license: u64,
+}
+
+/// The start of `union bpf_attr` for `BPF_PROG_ATTACH`.
+#[repr(C)]
+struct AttachAttributes {
+    target: u32,
+    program: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// `bpf(BPF_PROG_LOAD, {BPF_PROG_TYPE_CGROUP_DEVICE, …}, size)`: checks a program and gives its descriptor (close-on-exec).
+///
+/// See bpf(2). `EPERM`: needs `CAP_BPF` and `CAP_NET_ADMIN` in the first user namespace. `EACCES` or `EINVAL`: the kernel
+/// cannot prove that the program ends and reads only what it may. `E2BIG`: too many instructions.
+pub fn load_device_program(program: &[Instruction]) -> Result<OwnedFd> {
+    let license = c"Apache-2.0";
+    let attributes = LoadAttributes {
+        program_type: PROG_TYPE_CGROUP_DEVICE,
+        length: program.len() as u32,
+        instructions: program.as_ptr() as u64,
+        license: license.as_ptr() as u64,
+    };
+    let described = format!("a device program of {} instructions", program.len());
+    let words = || format!("BPF_PROG_TYPE_CGROUP_DEVICE, {described}");
+    // SAFETY: `program` and `license` outlive the call, `length` is the number of instructions that `program` has, each
+    // with bpf_insn's layout (asserted below); the kernel copies both and keeps no pointer.
+    unsafe { bpf(PROG_LOAD, "BPF_PROG_LOAD", &attributes, words) }
+        .map(owned)
+        .map_err(|errno| Error::new("bpf", described, errno))
+}
+
+/// `bpf(BPF_PROG_ATTACH, {group, program, BPF_CGROUP_DEVICE, BPF_F_ALLOW_MULTI}, size)`.
+///
+/// From here on the program decides for every process of the group (a cgroup v2 directory) and of those below. It stays when
+/// the descriptor is closed and goes with the group. Programs of the groups above and below count too: a device must be
+/// allowed by each. `name` is the group's path, for the record and the error.
+///
+/// See bpf(2). `EPERM`: needs `CAP_NET_ADMIN`, or a group above has an exclusive program. `EBADF`: no cgroup v2 directory.
+pub fn attach_device_program(group: BorrowedFd<'_>, program: BorrowedFd<'_>, name: &str) -> Result<()> {
+    let attributes = AttachAttributes {
+        target: group.as_raw_fd() as u32,
+        program: program.as_raw_fd() as u32,
+        attach_type: ATTACH_CGROUP_DEVICE,
+        flags: ALLOW_MULTI,
+    };
+    let words = || format!("BPF_CGROUP_DEVICE to {name}, BPF_F_ALLOW_MULTI");
+    // SAFETY: the attributes hold only numbers.
+    unsafe { bpf(PROG_ATTACH, "BPF_PROG_ATTACH", &attributes, words) }
+        .map(drop)
+        .map_err(|errno| Error::new("bpf", format!("device program of {name}"), errno))
+}
+
+/// Makes the call and records it.
+///
+/// # Safety
+/// `attributes` has the layout that `union bpf_attr` has for this command, and pointers in it are valid for the call.
+unsafe fn bpf<T>(
+    command: i64,
+    name: &str,
+    attributes: &T,
+    words: impl FnOnce() -> String,
+) -> std::result::Result<i64, Errno> {
+    let args = || {
+        vec![
+            Arg::Flags(command as u64, name.to_owned()),
+            Arg::Words(words()),
+            Arg::Int(size_of::<T>() as i64),
+        ]
+    };
+    act(
+        "bpf",
+        args,
+        |result| *result,
+        || {
+            // SAFETY: the caller's promise; the size passed is that of the structure, which outlives the call.
+            check(unsafe {
+                libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>())
+            })
+        },
+    )
+}
+
+const _: () = assert!(size_of::<Instruction>() == 8 && align_of::<Instruction>() == 4);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_refuses_a_program_that_does_not_end() {
+        let error = load_device_program(&[]).unwrap_err();
+        assert_eq!(error.call(), "bpf");
+        assert!(error.to_string().contains("0 instructions"), "{error}");
+    }
+}
