@@ -1,5 +1,9 @@
 //! Our filters against those of runc with libseccomp, call by call.
 
+#![cfg(target_arch = "x86_64")]
+
+#[path = "seccomp/generate.rs"]
+mod generate;
 #[path = "seccomp/interpreter.rs"]
 mod interpreter;
 #[path = "seccomp/reference.rs"]
@@ -7,14 +11,15 @@ mod reference;
 
 use std::collections::BTreeSet;
 
+use generate::Numbers;
 use interpreter::Call;
 use kernel::seccomp::Instruction;
 use reference::Bundle;
-use runtime::seccomp::{self, Seccomp};
+use runtime::seccomp::{self, Action, Seccomp, Syscall};
 
 const X86_64: u32 = 0xc000_003e;
 const I386: u32 = 0x4000_0003;
-const AARCH64: u32 = 0xc000_00b7;
+const RISCV64: u32 = 0xc000_00f3;
 const X32_BIT: u32 = 0x4000_0000;
 
 const KERNEL: (u32, u32) = (6, 1);
@@ -243,7 +248,7 @@ fn assert_odd_calls_agree(runcs: &[Instruction], ours: &[Instruction]) {
     let numbers =
         borders.into_iter().chain((0..32).map(|bit| 1 << bit)).chain((0..32).map(|bit| 300 | 1 << bit));
     for number in numbers.chain(700..1100) {
-        for audit in [X86_64, I386, AARCH64, 0, u32::MAX] {
+        for audit in [X86_64, I386, RISCV64, 0, u32::MAX] {
             let call = Call { number, audit, args: [0; 6] };
             let (theirs, ours) = (interpreter::run(runcs, &call), interpreter::run(ours, &call));
             assert_eq!(format!("{theirs:x}"), format!("{ours:x}"), "{call:x?}");
@@ -289,4 +294,45 @@ fn is_explained(line: &str) -> bool {
     };
     let number = words.next().and_then(|number| number.parse().ok());
     number.is_some_and(|number| interface.unknown_to_libseccomp().contains(&number))
+}
+
+#[test]
+fn written_profiles_mean_what_runc_makes_of_them() {
+    if skips("written_profiles_mean_what_runc_makes_of_them") {
+        return;
+    }
+    let bundle = Bundle::new("written");
+    for seed in 1..=40 {
+        let mut numbers = Numbers::from_seed(seed);
+        let profile = generate::profile(&mut numbers, needed_to_start());
+        let runcs = bundle.filter(&to_json(&profile));
+        let ours = seccomp::compile(&profile).unwrap();
+        for (interface, number) in Interface::ALL.into_iter().flat_map(|i| (0..=450).map(move |n| (i, n))) {
+            if interface.unknown_to_libseccomp().contains(&number) {
+                continue;
+            }
+            for _ in 0..40 {
+                let call = interface.call(number, [0; 6].map(|_| numbers.pick(&generate::VALUES)));
+                let (theirs, ours) = (interpreter::run(&runcs, &call), interpreter::run(&ours, &call));
+                let rules = &profile.syscalls[1..];
+                assert_eq!(
+                    format!("{theirs:x}"),
+                    format!("{ours:x}"),
+                    "seed {seed}: {call:x?} with {rules:?}"
+                );
+            }
+        }
+        assert_odd_calls_agree(&runcs, &ours);
+    }
+}
+
+/// All that docker allows with all capabilities but what the profiles are about.
+fn needed_to_start() -> Syscall {
+    let mut names = BTreeSet::new();
+    for syscall in seccomp::docker_default(u64::MAX, KERNEL).syscalls {
+        names.extend(syscall.names);
+    }
+    let subjects = generate::SUBJECTS.concat();
+    names.retain(|name| !subjects.contains(&name.as_ref()) && !generate::RELATIVES.contains(&name.as_ref()));
+    Syscall { names: names.into_iter().collect(), action: Action::Allow, errno_ret: None, args: Vec::new() }
 }

@@ -16,7 +16,7 @@ impl Call {
         match offset {
             0 => self.number,
             4 => self.audit,
-            16..64 if offset % 8 == 0 => argument(offset - 16) as u32,
+            16..64 if offset.is_multiple_of(8) => argument(offset - 16) as u32,
             16..64 if offset % 8 == 4 => (argument(offset - 20) >> 32) as u32,
             _ => panic!("a load at offset {offset}"),
         }
