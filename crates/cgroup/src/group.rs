@@ -472,29 +472,28 @@ fn hand_down(directory: &Path, wanted: &[(&'static str, &'static str)], ours: bo
         .map(|(controller, _)| format!("+{controller}"))
         .collect();
     let Some((_, option)) = wanted.first().filter(|_| !missing.is_empty()) else { return Ok(()) };
+    if has_own_processes(directory)? {
+        if !ours {
+            return Err(Error::Occupied { directory: directory.to_owned() });
+        }
+        crate::processes::move_aside(directory)?;
+    }
     let value = missing.join(" ");
     because(
         Chapter::Limits,
         "a group has a controller's files only if each group above it hands the controller down",
     );
-    match write_control(&file, &value) {
-        Err(error) if error.errno() == Errno::BUSY && ours => {
-            crate::processes::move_aside(directory)?;
-            because(
-                Chapter::Limits,
-                "now that the delegated group has no processes of its own it may hand controllers down",
-            );
-            write_control(&file, &value).map_err(|source| busy_or_failed(source, directory, option, value))
-        }
-        other => other.map_err(|source| busy_or_failed(source, directory, option, value)),
-    }
+    write_control(&file, &value).map_err(|source| match source.errno() {
+        // Somebody entered it just now.
+        Errno::BUSY | Errno::OPNOTSUPP => Error::Occupied { directory: directory.to_owned() },
+        _ => Error::Set { option, value, source },
+    })
 }
 
-fn busy_or_failed(source: kernel::Error, directory: &Path, option: &'static str, value: String) -> Error {
-    if source.errno() == Errno::BUSY {
-        return Error::Occupied { directory: directory.to_owned() };
-    }
-    Error::Set { option, value, source }
+/// Whether a group that is no tree's root has processes of its own. The kernel refuses to enable most controllers then; with the
+/// others (pids, cpu, cpuset) it does worse: it takes the group for one of threads, and no process can enter those below.
+fn has_own_processes(directory: &Path) -> Result<bool> {
+    Ok(exists(&directory.join("cgroup.type")) && !read(&directory.join("cgroup.procs"))?.is_empty())
 }
 
 fn limit_devices(unified: &Unified, limits: &Limits) -> Result<()> {
