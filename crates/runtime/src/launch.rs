@@ -68,7 +68,7 @@ pub fn launch(request: &Request, streams: Streams, born: impl FnOnce(u32) -> Res
     let privileged = capabilities.effective & CAP_SYS_ADMIN != 0;
     let plan = Plan::new(request, privileged)?;
     because(Chapter::Limits, "the group that the container's processes are counted and limited in");
-    let group = make_group(request)?;
+    let group = make_group(request, privileged)?;
     let made = launch_in(request, streams, &plan, privileged, group.as_ref(), born);
     match made {
         Ok((child, terminal, user_namespace)) => Ok(Running { child, group, terminal, user_namespace }),
@@ -82,10 +82,13 @@ pub fn launch(request: &Request, streams: Streams, born: impl FnOnce(u32) -> Res
     }
 }
 
-fn make_group(request: &Request) -> Result<Option<Group>> {
+fn make_group(request: &Request, privileged: bool) -> Result<Option<Group>> {
     let hierarchy = Hierarchy::detect()?;
     let resources = request.spec.linux.as_ref().and_then(|linux| linux.resources.as_ref());
-    let limits = resources.map(crate::limits::from_resources).transpose()?.unwrap_or_default();
+    let limits = match resources {
+        Some(resources) => crate::limits::from_resources(resources, privileged)?,
+        None => cgroup::Limits::default(),
+    };
     Ok(Group::create(&hierarchy, request.cgroup_parent.as_deref(), &request.id, &limits)?)
 }
 

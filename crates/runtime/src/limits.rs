@@ -1,5 +1,152 @@
-//! The specification's resources as the `cgroup` crate takes them.
-use crate::error::Result;
-pub fn from_resources(_: &crate::spec::Resources) -> Result<cgroup::Limits> {
-    Ok(Default::default())
+//! The specification's resources as the `cgroup` crate takes them: config-linux.md, "Control groups".
+
+use cgroup::{Access, DeviceKind, DeviceRate, DeviceRule, DeviceWeight, HugepageLimit, Limits};
+
+use crate::error::{Error, Result};
+use crate::spec::{self, Resources};
+
+/// The limits that `resources` ask for. `privileged` says whether this process is root outside any user namespace.
+///
+/// Device rules need that: a user's processes can make no device nodes and open only those devices that the user may open anyway,
+/// so for them the kernel has nothing left to deny.
+pub(crate) fn from_resources(resources: &Resources, privileged: bool) -> Result<Limits> {
+    let mut limits = Limits { pids: resources.pids.map(|pids| pids.limit), ..Limits::default() };
+    if let Some(memory) = &resources.memory {
+        limits.memory.limit = memory.limit;
+        limits.memory.swap = memory.swap;
+        limits.memory.reservation = memory.reservation;
+    }
+    if let Some(cpu) = &resources.cpu {
+        limits.cpu = cgroup::Cpu {
+            shares: cpu.shares,
+            quota: cpu.quota,
+            period: cpu.period,
+            cpus: cpu.cpus.clone(),
+            mems: cpu.mems.clone(),
+        };
+    }
+    if let Some(io) = &resources.block_io {
+        limits.block_io = block_io(io)?;
+    }
+    let hugepage = |limit: &spec::HugepageLimit| HugepageLimit {
+        page_size: limit.page_size.clone(),
+        limit: limit.limit,
+    };
+    limits.hugepages = resources.hugepage_limits.iter().map(hugepage).collect();
+    limits.unified = resources.unified.clone();
+    if privileged && !resources.devices.is_empty() {
+        limits.devices = resources.devices.iter().map(device_rule).collect::<Result<_>>()?;
+        limits.devices.extend(DEFAULT_DEVICES);
+    }
+    Ok(limits)
+}
+
+const fn allow(major: u32, minor: Option<u32>) -> DeviceRule {
+    let kind = DeviceKind::Character;
+    DeviceRule { allow: true, kind, major: Some(major), minor, access: Access::ALL }
+}
+
+/// What the specification puts into every container's `/dev` can be used, whatever the rules: null, zero, full, random, urandom,
+/// tty, console, ptmx and the terminals it makes.
+const DEFAULT_DEVICES: [DeviceRule; 9] = [
+    allow(1, Some(3)),
+    allow(1, Some(5)),
+    allow(1, Some(7)),
+    allow(1, Some(8)),
+    allow(1, Some(9)),
+    allow(5, Some(0)),
+    allow(5, Some(1)),
+    allow(5, Some(2)),
+    allow(136, None),
+];
+
+fn device_rule(rule: &spec::DeviceRule) -> Result<DeviceRule> {
+    let kind = match rule.kind.as_deref() {
+        None | Some("" | "a") => DeviceKind::All,
+        Some("c" | "u") => DeviceKind::Character,
+        Some("b") => DeviceKind::Block,
+        Some(other) => return Err(invalid("device type", other, "a rule is for a, b or c")),
+    };
+    let access = match rule.access.as_deref() {
+        None | Some("") => Access::ALL,
+        Some(text) => {
+            Access::parse(text).ok_or_else(|| invalid("device access", text, "give some of r, w and m"))?
+        }
+    };
+    // A rule for both kinds names no number: one number would mean two different devices.
+    let numbers = if kind == DeviceKind::All { (None, None) } else { (rule.major, rule.minor) };
+    Ok(DeviceRule { allow: rule.allow, kind, major: any_or(numbers.0)?, minor: any_or(numbers.1)?, access })
+}
+
+/// A device number of a rule, where -1 is every one.
+fn any_or(number: Option<i64>) -> Result<Option<u32>> {
+    number.filter(|number| *number != -1).map(device_number).transpose()
+}
+
+fn device_number(number: i64) -> Result<u32> {
+    u32::try_from(number).map_err(|_| invalid("device number", number, "it is not from 0 to 4294967295"))
+}
+
+fn invalid(what: &'static str, value: impl ToString, reason: &str) -> Error {
+    Error::Configuration { what, value: value.to_string(), reason: reason.to_owned() }
+}
+
+fn block_io(io: &spec::BlockIo) -> Result<cgroup::BlockIo> {
+    let rates = |devices: &[spec::ThrottleDevice]| -> Result<Vec<DeviceRate>> {
+        let rate = |device: &spec::ThrottleDevice| {
+            let (major, minor) = (device_number(device.major)?, device_number(device.minor)?);
+            Ok(DeviceRate { major, minor, rate: device.rate })
+        };
+        devices.iter().map(rate).collect()
+    };
+    let mut weight_device = Vec::new();
+    for device in &io.weight_device {
+        // One without a weight has only the weight for leaves, which the kernel no longer knows.
+        if let Some(weight) = device.weight {
+            let (major, minor) = (device_number(device.major)?, device_number(device.minor)?);
+            weight_device.push(DeviceWeight { major, minor, weight });
+        }
+    }
+    Ok(cgroup::BlockIo {
+        weight: io.weight,
+        weight_device,
+        read_bps: rates(&io.throttle_read_bps_device)?,
+        write_bps: rates(&io.throttle_write_bps_device)?,
+        read_iops: rates(&io.throttle_read_iops_device)?,
+        write_iops: rates(&io.throttle_write_iops_device)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Resources {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn the_usual_resources_become_limits() {
+        let resources = parsed(
+            r#"{"pids":{"limit":20},"memory":{"limit":52428800,"swap":52428800},"cpu":{"quota":50000,"period":100000},
+            "devices":[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":10,"minor":-1,"access":"rm"}],
+            "blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":5}]}}"#,
+        );
+        let limits = from_resources(&resources, true).unwrap();
+        assert_eq!(
+            (limits.pids, limits.memory.swap, limits.cpu.quota),
+            (Some(20), Some(52_428_800), Some(50_000))
+        );
+        assert_eq!(limits.block_io.read_bps, [DeviceRate { major: 8, minor: 0, rate: 5 }]);
+        assert_eq!((limits.devices[1].major, limits.devices[1].minor), (Some(10), None));
+        assert_eq!(limits.devices.len(), 2 + DEFAULT_DEVICES.len());
+        assert!(from_resources(&resources, false).unwrap().devices.is_empty());
+    }
+
+    #[test]
+    fn wrong_device_rules_are_refused() {
+        for text in [r#"{"type":"x"}"#, r#"{"type":"c","access":"rx"}"#, r#"{"type":"c","major":-2}"#] {
+            assert!(from_resources(&parsed(&format!(r#"{{"devices":[{text}]}}"#)), true).is_err(), "{text}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use cgroup::{Error, Group, Hierarchy, Limits};
 
-use crate::machine::{again, is_v2, name, role};
+use crate::machine::{Guarded, again, is_v2, name, role};
 
 #[test]
 fn a_user_without_delegation_has_no_group_and_no_limit() {
@@ -111,6 +111,45 @@ fn in_delegated_group() {
             assert!(matches!(error, Error::NotDelegated { option: "--pids-limit", .. }), "{error}");
         }
     }
+}
+
+#[test]
+fn a_parent_with_processes_is_refused() {
+    let hierarchy = Hierarchy::detect().unwrap();
+    if !is_v2(&hierarchy) {
+        // Version 1 has no such rule.
+        return;
+    }
+    let parent = name("coracle-occupied");
+    let outer = Guarded(Group::create(&hierarchy, Some("/"), &parent, &Limits::default()).unwrap().unwrap());
+    let sleeper = outer.shell("exec sleep 1000");
+    let limits = Limits { pids: Some(20), ..Limits::default() };
+    let error = Group::create(&hierarchy, Some(&parent), "inner", &limits).unwrap_err();
+    assert!(matches!(error, Error::Occupied { .. }), "{error}");
+    assert!(error.advice().unwrap().contains(&format!("{parent}/init")));
+    drop(sleeper);
+}
+
+#[test]
+fn every_write_is_recorded_with_its_reason() {
+    const TEST: &str = "refusals::every_write_is_recorded_with_its_reason";
+    if role().is_none() {
+        again(TEST, "recorded", &["env"]);
+        return;
+    }
+    let log = kernel::record::Log::create().unwrap();
+    log.install();
+    let limits = Limits { pids: Some(20), ..Limits::default() };
+    let group =
+        Group::create(&Hierarchy::detect().unwrap(), None, &name("recorded"), &limits).unwrap().unwrap();
+    group.remove().unwrap();
+    let events = log.events();
+    let calls: Vec<&str> = events.iter().map(|event| event.call.as_str()).collect();
+    assert!(calls.contains(&"mkdir") && calls.contains(&"write") && calls.contains(&"rmdir"), "{calls:?}");
+    assert!(events.iter().all(|event| event.why.len() > 20), "{events:?}");
+    let written =
+        events.iter().any(|event| event.args.iter().any(|arg| arg.to_string().contains("pids.max")));
+    assert!(written, "{events:?}");
 }
 
 #[test]
