@@ -4,22 +4,22 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use runtime::seccomp;
+use runtime::seccomp::{Error, Filter};
 
 /// The capabilities that docker gives a container by default.
 const DEFAULT_CAPABILITIES: u64 = 0xa804_25fb;
 
-fn main() -> Result<(), seccomp::Error> {
-    let program = seccomp::default_filter(DEFAULT_CAPABILITIES)?;
+fn main() -> Result<(), Error> {
+    let filter = Filter::docker_default(DEFAULT_CAPABILITIES)?;
     let mut nanoseconds = Vec::with_capacity(1001);
     for _ in 0..1001 {
         let start = Instant::now();
-        black_box(seccomp::default_filter(black_box(DEFAULT_CAPABILITIES))?);
+        black_box(Filter::docker_default(black_box(DEFAULT_CAPABILITIES))?);
         nanoseconds.push(start.elapsed().as_nanos());
     }
     let first = nanoseconds[0];
     nanoseconds.sort_unstable();
     let median = nanoseconds[nanoseconds.len() / 2];
-    println!("median {median} ns, first {first} ns, {} instructions", program.len());
+    println!("median {median} ns, first {first} ns, {} instructions", filter.program.len());
     Ok(())
 }

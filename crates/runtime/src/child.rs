@@ -234,7 +234,7 @@ impl Child<'_> {
         kernel::signal::unblock_all();
         if !process.no_new_privileges {
             load_filter(
-                filter.as_deref(),
+                filter.as_ref(),
                 "loading a filter needs CAP_SYS_ADMIN or no_new_privs, so it comes before that goes",
             )?;
         }
@@ -245,7 +245,7 @@ impl Child<'_> {
             because(Chapter::Process, "no_new_privs: set-user-id programs raise nothing in this container");
             kernel::identity::set_no_new_privileges().in_step("cannot set no_new_privs")?;
             load_filter(
-                filter.as_deref(),
+                filter.as_ref(),
                 "the last thing before the program: from here on only these system calls",
             )?;
         }
@@ -261,22 +261,23 @@ impl Child<'_> {
     }
 }
 
-fn load_filter(filter: Option<&[kernel::seccomp::Instruction]>, why: &'static str) -> Result<()> {
+fn load_filter(filter: Option<&seccomp::Filter>, why: &'static str) -> Result<()> {
     let Some(filter) = filter else { return Ok(()) };
     because(Chapter::Process, why);
-    kernel::seccomp::load(filter, kernel::seccomp::FilterFlags::empty())
-        .in_step("cannot load the system call filter")
-        .map(drop)
+    filter.load().in_step("cannot load the system call filter").map(drop)
 }
 
-fn compile_filter(choice: &SeccompChoice, sets: &Sets) -> Result<Option<Vec<kernel::seccomp::Instruction>>> {
+fn compile_filter(choice: &SeccompChoice, sets: &Sets) -> Result<Option<seccomp::Filter>> {
     match choice {
         SeccompChoice::Unconfined => Ok(None),
-        SeccompChoice::Default => Ok(Some(seccomp::default_filter(sets.bounding())?)),
+        SeccompChoice::Default => Ok(Some(seccomp::Filter::docker_default(sets.bounding())?)),
         SeccompChoice::Profile(text) => {
             let profile = seccomp::Profile::parse(text.as_bytes())?;
             let rules = profile.rules_for(sets.bounding(), seccomp::kernel_version())?;
-            Ok(rules.map(|rules| seccomp::compile(&rules)).transpose()?)
+            if rules.as_ref().is_some_and(seccomp::Seccomp::notifies) {
+                return Err(seccomp::Error::NotifyUnheard.into());
+            }
+            Ok(rules.map(|rules| seccomp::Filter::of(&rules)).transpose()?)
         }
     }
 }

@@ -15,7 +15,7 @@ use generate::Numbers;
 use interpreter::Call;
 use kernel::seccomp::Instruction;
 use reference::Bundle;
-use runtime::seccomp::{self, Action, Seccomp, Syscall};
+use runtime::seccomp::{self, Action, Filter, Seccomp, Syscall};
 
 const X86_64: u32 = 0xc000_003e;
 const I386: u32 = 0x4000_0003;
@@ -154,7 +154,7 @@ fn default_filter_decides_as_runcs() {
     for capabilities in capability_sets() {
         let profile = docker_default(&capabilities);
         let runcs = bundle.filter(&to_json(&profile));
-        let ours = seccomp::compile(&profile).unwrap();
+        let ours = Filter::of(&profile).unwrap().program;
         for interface in Interface::ALL {
             for number in 0..=700 {
                 if !agree(&runcs, &ours, interface, number, &ARGUMENTS) {
@@ -266,7 +266,7 @@ fn calls_end_as_under_runc() {
         let profile = docker_default(&capabilities);
         let granted = those_we_have(&capabilities);
         let theirs = bundle.calls_under_runc(&granted, &to_json(&profile));
-        let ours = bundle.calls_under(&granted, &seccomp::compile(&profile).unwrap());
+        let ours = bundle.calls_under(&granted, &Filter::of(&profile).unwrap().program);
         assert!(ours.lines().count() > 3500, "the probe ended early");
         for (theirs, ours) in theirs.lines().zip(ours.lines()) {
             assert!(
@@ -306,7 +306,7 @@ fn written_profiles_mean_what_runc_makes_of_them() {
         let mut numbers = Numbers::from_seed(seed);
         let profile = generate::profile(&mut numbers, needed_to_start());
         let runcs = bundle.filter(&to_json(&profile));
-        let ours = seccomp::compile(&profile).unwrap();
+        let ours = Filter::of(&profile).unwrap().program;
         for (interface, number) in Interface::ALL.into_iter().flat_map(|i| (0..=450).map(move |n| (i, n))) {
             if interface.unknown_to_libseccomp().contains(&number) {
                 continue;

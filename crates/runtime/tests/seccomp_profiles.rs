@@ -6,7 +6,7 @@
 mod interpreter;
 
 use interpreter::Call;
-use runtime::seccomp::{self, Action, Arch, Condition, Error, Flag, Op, Profile, Seccomp, Syscall};
+use runtime::seccomp::{self, Action, Arch, Condition, Error, Filter, Flag, Op, Profile, Seccomp, Syscall};
 
 const X86_64: u32 = 0xc000_003e;
 const I386: u32 = 0x4000_0003;
@@ -24,7 +24,7 @@ fn refusing(syscalls: Vec<Syscall>) -> Seccomp {
         default_action: Action::Errno,
         default_errno_ret: None,
         architectures: vec![Arch::X86_64, Arch::X86, Arch::X32],
-        flags: Vec::new(),
+        flags: None,
         listener_path: None,
         listener_metadata: None,
         syscalls,
@@ -41,7 +41,7 @@ fn condition(index: u32, op: Op, value: u64, value_two: u64) -> Condition {
 }
 
 fn decide(seccomp: &Seccomp, audit: u32, number: u32, args: [u64; 6]) -> u32 {
-    interpreter::run(&seccomp::compile(seccomp).unwrap(), &Call { number, audit, args })
+    interpreter::run(&Filter::of(seccomp).unwrap().program, &Call { number, audit, args })
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn calls_newer_than_the_rules_do_not_exist() {
     let permissive = Seccomp { default_action: Action::Allow, ..filter.clone() };
     assert_eq!(
         interpreter::run(
-            &seccomp::compile(&permissive).unwrap(),
+            &Filter::of(&permissive).unwrap().program,
             &Call { number: 9999, audit: X86_64, args: [0; 6] }
         ),
         ALLOW
@@ -177,19 +177,19 @@ fn rules_on_i386_sockets_hold_through_socketcall() {
 
 #[test]
 fn refuses_what_cannot_work() {
-    let compile = |syscall| seccomp::compile(&refusing(vec![syscall]));
+    let compile = |syscall| Filter::of(&refusing(vec![syscall]));
     let sixth = rule(&["read"], Action::Allow, &[condition(6, Op::Equal, 0, 0)]);
     assert!(matches!(compile(sixth), Err(Error::ArgumentIndex { index: 6, .. })));
     assert!(matches!(compile(rule(&["write"], Action::Notify, &[])), Err(Error::NotifyWrite)));
     let filter = Seccomp { default_action: Action::Notify, ..refusing(vec![]) };
-    assert!(matches!(seccomp::compile(&filter), Err(Error::NotifyByDefault)));
+    assert!(matches!(Filter::of(&filter), Err(Error::NotifyByDefault)));
     let many =
         (0..1000).map(|value| rule(&["read"], Action::Allow, &[condition(0, Op::Equal, value << 32, 0)]));
-    assert!(matches!(seccomp::compile(&refusing(many.collect())), Err(Error::TooLong { .. })));
+    assert!(matches!(Filter::of(&refusing(many.collect())), Err(Error::TooLong { .. })));
 }
 
 #[test]
-fn thousand_distant_rules_are_still_reached() {
+fn rules_far_apart_are_still_reached() {
     // 250 conditions on one call put more than 255 instructions between a test and what it jumps to.
     let mut rules: Vec<_> = (0..250)
         .map(|value| rule(&["read"], Action::Allow, &[condition(0, Op::Equal, value * 2, 0)]))
@@ -251,7 +251,7 @@ fn default_profile_looks_at_arguments() {
     let old = seccomp::docker_default(0, (4, 7));
     let ptrace = |filter| {
         interpreter::run(
-            &seccomp::compile(filter).unwrap(),
+            &Filter::of(filter).unwrap().program,
             &Call { number: 101, audit: X86_64, args: [0; 6] },
         )
     };
@@ -315,18 +315,18 @@ fn oci_object_is_read_and_written() {
     let json = r#"{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":1,"architectures":["SCMP_ARCH_X86_64"],"flags":["SECCOMP_FILTER_FLAG_LOG"],"listenerPath":"/run/x","syscalls":[{"names":["quotactl"],"action":"SCMP_ACT_NOTIFY","errnoRet":3,"args":[{"index":1,"value":18446744073709551615,"valueTwo":2,"op":"SCMP_CMP_MASKED_EQ"}]}]}"#;
     let seccomp: Seccomp = serde_json::from_str(json).unwrap();
     assert_eq!(serde_json::to_string(&seccomp).unwrap(), json);
-    assert_eq!(seccomp.flags, [Flag::Log]);
+    assert_eq!(seccomp.flags, Some(vec![Flag::Log]));
     use kernel::seccomp::FilterFlags;
-    assert_eq!(seccomp::flags(&seccomp), FilterFlags::LOG | FilterFlags::NEW_LISTENER);
-    assert_eq!(seccomp::flags(&seccomp::docker_default(0, (6, 1))), FilterFlags::empty());
+    let flags = |flags| Filter::of(&Seccomp { flags, ..refusing(vec![]) }).unwrap().flags;
+    assert_eq!(Filter::of(&seccomp).unwrap().flags, FilterFlags::LOG | FilterFlags::NEW_LISTENER);
+    assert_eq!([flags(Some(vec![])), flags(None)], [FilterFlags::empty(), FilterFlags::SPEC_ALLOW]);
 }
 
 #[test]
 fn default_filter_is_taken_by_the_kernel() {
     let outcome = std::thread::spawn(|| {
         rustix::thread::set_no_new_privs(true).unwrap();
-        let filter = seccomp::default_filter(0).unwrap();
-        kernel::seccomp::load(&filter, kernel::seccomp::FilterFlags::empty()).unwrap();
+        Filter::docker_default(0).unwrap().load().unwrap();
         // Refused before the kernel looks at the path.
         (rustix::process::chroot("/no-such-directory"), rustix::process::getpid())
     });

@@ -40,11 +40,7 @@ const ENOSYS: u32 = 38;
 const MAX_INSTRUCTIONS: usize = 4096;
 
 /// Compiles `seccomp` for this machine.
-///
-/// # Errors
-/// A condition on an argument that does not exist, notification where it would block the container's start, or
-/// more rules than the kernel takes.
-pub fn compile(seccomp: &Seccomp) -> Result<Vec<Instruction>, Error> {
+pub(super) fn compile(seccomp: &Seccomp) -> Result<Vec<Instruction>, Error> {
     compile_for(&MACHINE, seccomp)
 }
 

@@ -124,7 +124,7 @@ pub fn docker_default(capabilities: u64, kernel: (u32, u32)) -> Seccomp {
         default_action: Action::Errno,
         default_errno_ret: Some(1),
         architectures: MACHINE.architectures.iter().map(|architecture| architecture.arch).collect(),
-        flags: Vec::new(),
+        flags: None,
         listener_path: None,
         listener_metadata: None,
         syscalls,

@@ -1,13 +1,13 @@
 //! Which system calls a container's processes may make.
 //!
 //! A profile (docker's default one, a file in docker's format, or `linux.seccomp` of an OCI configuration) becomes
-//! a [`Seccomp`], that a BPF program, and that is loaded by [`kernel::seccomp::load`]. Nothing is cached and no library
+//! a [`Seccomp`], that a [`Filter`], and that is loaded. Nothing is cached and no library
 //! is used: all of it takes well under half a millisecond.
 //!
 //! ```
 //! use runtime::seccomp;
 //! let capabilities = 1 << 18; // CAP_SYS_CHROOT
-//! let filter = seccomp::compile(&seccomp::docker_default(capabilities, (6, 1)))?;
+//! let filter = seccomp::Filter::of(&seccomp::docker_default(capabilities, (6, 1)))?;
 //! # Ok::<(), seccomp::Error>(())
 //! ```
 
@@ -23,26 +23,54 @@ mod profile;
 #[cfg(any(test, target_arch = "x86_64"))]
 mod x86_64;
 
+use std::os::fd::OwnedFd;
+
 use kernel::seccomp::{FilterFlags, Instruction};
 
 pub use capability::capability_set;
-pub use compile::compile;
 pub use docker::docker_default;
 pub use oci::{Action, Arch, Condition, Flag, Op, Seccomp, Syscall};
-pub use profile::{Filter, Profile, ProfileArch, ProfileSyscall, kernel_version};
+pub use profile::{Profile, ProfileArch, ProfileSyscall, Where, kernel_version};
 
-/// Docker's default filter for a process with this bounding set (bit n is capability number n) on the running kernel.
-///
-/// # Errors
-/// None that the profile as it stands can cause; they are [`compile`]'s.
-pub fn default_filter(capabilities: u64) -> Result<Vec<Instruction>, Error> {
-    compile(&docker_default(capabilities, kernel_version()))
+/// A compiled profile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    /// What decides each call.
+    pub program: Vec<Instruction>,
+    /// How it is loaded.
+    pub flags: FilterFlags,
 }
 
-/// The flags to load the filter of `seccomp` with.
-pub fn flags(seccomp: &Seccomp) -> FilterFlags {
-    let mut flags = FilterFlags::empty();
-    for flag in &seccomp.flags {
+impl Filter {
+    /// Compiles `seccomp` for this machine.
+    ///
+    /// # Errors
+    /// A condition on an argument that does not exist, notification where it would block the container's start, or
+    /// more rules than the kernel takes.
+    pub fn of(seccomp: &Seccomp) -> Result<Self, Error> {
+        Ok(Self { program: compile::compile(seccomp)?, flags: flags(seccomp) })
+    }
+
+    /// Docker's default filter for a process with this bounding set (bit n is capability number n) on the running kernel.
+    ///
+    /// # Errors
+    /// None that the profile as it stands can cause; they are those of [`Filter::of`].
+    pub fn docker_default(capabilities: u64) -> Result<Self, Error> {
+        Self::of(&docker_default(capabilities, kernel_version()))
+    }
+
+    /// Loads the filter into this thread for good: [`kernel::seccomp::load`]. With [`Action::Notify`] in a rule there is
+    /// a listener, and whoever gets it must answer: without it those calls fail with `ENOSYS`.
+    pub fn load(&self) -> kernel::Result<Option<OwnedFd>> {
+        kernel::seccomp::load(&self.program, self.flags)
+    }
+}
+
+fn flags(seccomp: &Seccomp) -> FilterFlags {
+    // Where nothing is said, not even an empty list, runc and crun leave speculation alone: interpreters get much slower
+    // by a mitigation that is of use to few.
+    let mut flags = if seccomp.flags.is_none() { FilterFlags::SPEC_ALLOW } else { FilterFlags::empty() };
+    for flag in seccomp.flags.iter().flatten() {
         flags |= match flag {
             Flag::Tsync => FilterFlags::empty(),
             Flag::Log => FilterFlags::LOG,
@@ -50,7 +78,7 @@ pub fn flags(seccomp: &Seccomp) -> FilterFlags {
             Flag::WaitKillableRecv => FilterFlags::WAIT_KILLABLE_RECV,
         };
     }
-    if seccomp.syscalls.iter().any(|syscall| syscall.action == Action::Notify) {
+    if seccomp.notifies() {
         flags |= FilterFlags::NEW_LISTENER;
     }
     flags
@@ -80,6 +108,11 @@ pub enum Error {
         "the seccomp profile has SCMP_ACT_NOTIFY on write, which is needed to hand over the listener: leave it out"
     )]
     NotifyWrite,
+    /// `SCMP_ACT_NOTIFY` where nobody would get the listener.
+    #[error(
+        "the seccomp profile has SCMP_ACT_NOTIFY, and coracle cannot hand its listener on: use SCMP_ACT_ERRNO or SCMP_ACT_LOG"
+    )]
+    NotifyUnheard,
     /// The rules do not fit into what the kernel takes.
     #[error(
         "the seccomp rules need {instructions} instructions, the kernel takes {limit}: use fewer conditions"

@@ -17,9 +17,9 @@ pub struct Seccomp {
     /// The interfaces that can be used besides the processor's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
     pub architectures: Vec<Arch>,
-    /// How the filter is loaded.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
-    pub flags: Vec<Flag>,
+    /// How the filter is loaded; not given is not the same as none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flags: Option<Vec<Flag>>,
     /// The socket that gets the notification descriptor of [`Action::Notify`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listener_path: Option<String>,
@@ -29,6 +29,13 @@ pub struct Seccomp {
     /// The rules.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
     pub syscalls: Vec<Syscall>,
+}
+
+impl Seccomp {
+    /// Whether some calls are decided by the owner of a listener.
+    pub fn notifies(&self) -> bool {
+        self.syscalls.iter().any(|syscall| syscall.action == Action::Notify)
+    }
 }
 
 /// One rule: what happens to these calls.

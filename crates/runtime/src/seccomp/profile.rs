@@ -25,8 +25,7 @@ pub struct Profile {
     #[serde(deserialize_with = "null_is_empty")]
     pub arch_map: Vec<ProfileArch>,
     /// How the filter is loaded.
-    #[serde(deserialize_with = "null_is_empty")]
-    pub flags: Vec<Flag>,
+    pub flags: Option<Vec<Flag>>,
     /// The socket that gets the notification descriptor.
     pub listener_path: Option<String>,
     /// Passed on to that socket's owner.
@@ -67,16 +66,16 @@ pub struct ProfileSyscall {
     pub args: Vec<Condition>,
     /// The rule holds only where all of this does.
     #[serde(default, deserialize_with = "null_is_empty")]
-    pub includes: Filter,
+    pub includes: Where,
     /// The rule does not hold where any of this does.
     #[serde(default, deserialize_with = "null_is_empty")]
-    pub excludes: Filter,
+    pub excludes: Where,
 }
 
 /// Where a rule holds, or does not.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Filter {
+pub struct Where {
     /// Capabilities by name (`CAP_SYS_ADMIN`).
     #[serde(deserialize_with = "null_is_empty")]
     pub caps: Vec<String>,
@@ -164,7 +163,7 @@ impl ProfileSyscall {
     }
 }
 
-impl Filter {
+impl Where {
     /// Whether `kernel` is new enough, if the filter asks for one.
     fn reached_by(&self, kernel: (u32, u32)) -> Result<Option<bool>, Error> {
         let Some(version) = &self.min_kernel else { return Ok(None) };

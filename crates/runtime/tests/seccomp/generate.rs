@@ -125,7 +125,7 @@ pub(crate) fn profile(numbers: &mut Numbers, needed: Syscall) -> Seccomp {
         default_action,
         default_errno_ret: [None, Some(1), Some(38)][numbers.below(3)],
         architectures,
-        flags: Vec::new(),
+        flags: None,
         listener_path: None,
         listener_metadata: None,
         syscalls,
