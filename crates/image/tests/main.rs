@@ -13,10 +13,14 @@ mod archives;
 mod crash;
 #[path = "suite/forge.rs"]
 mod forge;
+#[path = "suite/forms.rs"]
+mod forms;
 #[path = "suite/hostile.rs"]
 mod hostile;
 #[path = "suite/layers.rs"]
 mod layers;
+#[path = "suite/mutations.rs"]
+mod mutations;
 #[path = "suite/peers.rs"]
 mod peers;
 #[path = "suite/scratch.rs"]

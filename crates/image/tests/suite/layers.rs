@@ -1,5 +1,6 @@
 //! What a layer means, by the letter of the specification and the kernel.
 
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -21,12 +22,27 @@ impl Merged {
         rustix::fs::chmod(&top, Mode::from_raw_mode(image.root.mode)).unwrap();
         let owner = (rustix::fs::Uid::from_raw(image.root.uid), rustix::fs::Gid::from_raw(image.root.gid));
         rustix::fs::chown(&top, Some(owner.0), Some(owner.1)).unwrap();
+        Self::mount(&top, image, false)
+    }
+
+    /// The same where only `user.overlay.*` attributes can be.
+    pub fn in_user_namespace(scratch: &Scratch, image: &Image) -> Self {
+        let top = scratch.join("top");
+        std::fs::create_dir_all(&top).unwrap();
+        Self::mount(&top, image, true)
+    }
+
+    fn mount(top: &Path, image: &Image, userxattr: bool) -> Self {
         let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
-        for layer in std::iter::once(&top).chain(image.layers.iter().rev()) {
+        if userxattr {
+            rustix::mount::fsconfig_set_flag(fs.as_fd(), "userxattr").unwrap();
+        }
+        for layer in std::iter::once(top).chain(image.layers.iter().rev().map(|path| path.as_path())) {
             rustix::mount::fsconfig_set_string(fs.as_fd(), "lowerdir+", layer).unwrap();
         }
-        for option in ["redirect_dir", "metacopy", "index"] {
-            rustix::mount::fsconfig_set_string(fs.as_fd(), option, "off").unwrap();
+        // "off" means "follow" where the module's redirect_always_follow is on, which userxattr refuses.
+        for (option, value) in [("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off")] {
+            rustix::mount::fsconfig_set_string(fs.as_fd(), option, value).unwrap();
         }
         rustix::mount::fsconfig_create(fs.as_fd()).unwrap();
         Self(
@@ -49,8 +65,6 @@ impl Merged {
         names
     }
 }
-
-use std::os::fd::AsFd;
 
 pub fn load(scratch: &Scratch, layers: &[Layer]) -> (Store, Image) {
     let file = scratch.write("i.tar", &image("test:1", layers));
