@@ -137,11 +137,11 @@ pub enum Error {
         /// What was read.
         found: u64,
     },
-    /// A layer cannot be decompressed.
-    #[error("layer {layer} cannot be decompressed: {reason}")]
+    /// A layer or a whole archive cannot be decompressed.
+    #[error("{blob} cannot be decompressed: {reason}")]
     BadCompression {
-        /// The layer's diff id.
-        layer: String,
+        /// Which one.
+        blob: String,
         /// Why.
         reason: String,
     },
@@ -164,7 +164,7 @@ pub enum Error {
         reason: &'static str,
     },
     /// An entry of a layer could not be made.
-    #[error("layer {layer}: cannot {call} {path}: {}", io::Error::from(*.errno))]
+    #[error("layer {layer}: {}", kernel::Error::new(.call, .path.as_str(), *.errno))]
     Entry {
         /// The layer's diff id.
         layer: String,
@@ -175,11 +175,11 @@ pub enum Error {
         /// Why.
         errno: Errno,
     },
-    /// A layer is larger than what was allowed.
-    #[error("layer {layer} exceeds the limit of {limit} {what}")]
+    /// A layer or a whole archive is larger than what was allowed.
+    #[error("{blob} exceeds the limit of {limit} {what}")]
     TooLarge {
-        /// The layer's diff id.
-        layer: String,
+        /// Which one.
+        blob: String,
         /// What is limited.
         what: &'static str,
         /// The limit.

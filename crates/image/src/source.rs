@@ -247,6 +247,10 @@ fn read_document(mut range: Range, name: &str) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+fn shown(path: &Path) -> String {
+    if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() }
+}
+
 enum Opened {
     Directory(OwnedFd),
     File(OwnedFd),
@@ -256,15 +260,19 @@ fn open_source(path: &Path) -> Result<Opened> {
     let file = if path == Path::new("-") {
         rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).map_err(system("dup", "standard input"))?
     } else {
-        // Not to hang on a named pipe that nobody writes to: it is opened as what it is, then checked.
         rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())
             .map_err(system("open", path))?
     };
     let stat = rustix::fs::fstat(&file).map_err(system("stat", path))?;
-    Ok(match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => Opened::Directory(file),
-        _ => Opened::File(file),
-    })
+    let refused = |reason| Error::NotAnArchive { source_name: shown(path), reason };
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => Ok(Opened::Directory(file)),
+        FileType::CharacterDevice if rustix::termios::isatty(&file) => {
+            Err(refused("it is a terminal; give a file, or pipe an archive into it"))
+        }
+        FileType::CharacterDevice | FileType::BlockDevice => Err(refused("it is a device")),
+        _ => Ok(Opened::File(file)),
+    }
 }
 
 /// A plain archive in a file that can be read anywhere: the file itself where it is that already.
@@ -310,11 +318,11 @@ fn copy(mut from: impl Read, to: &Path, limits: Limits, name: &str) -> Result<Ow
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(error) if error.raw_os_error().is_some() => return Err(Error::File(error)),
             Err(error) => {
-                return Err(Error::BadCompression { layer: name.to_owned(), reason: error.to_string() });
+                return Err(Error::BadCompression { blob: name.to_owned(), reason: error.to_string() });
             }
         };
         budget.take_bytes(count as u64).map_err(|exceeded| Error::TooLarge {
-            layer: name.to_owned(),
+            blob: name.to_owned(),
             what: exceeded.what,
             limit: exceeded.limit,
         })?;

@@ -61,7 +61,7 @@ pub(crate) fn unpack(
 }
 
 fn too_large(layer: &str, exceeded: Exceeded) -> Error {
-    Error::TooLarge { layer: layer.to_owned(), what: exceeded.what, limit: exceeded.limit }
+    Error::TooLarge { blob: format!("layer {layer}"), what: exceeded.what, limit: exceeded.limit }
 }
 
 /// The same for bytes that are read past the archive's end.
@@ -80,7 +80,7 @@ fn read_error(layer: &str, error: tar::Error) -> Error {
         if source.raw_os_error().is_none()
             && matches!(source.kind(), InvalidData | InvalidInput | UnexpectedEof | Other)
         {
-            return Error::BadCompression { layer: layer.to_owned(), reason: source.to_string() };
+            return Error::BadCompression { blob: format!("layer {layer}"), reason: source.to_string() };
         }
     }
     match error.fault {

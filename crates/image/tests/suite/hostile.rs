@@ -41,7 +41,7 @@ fn names_that_leave_the_root() {
     layer_refused(Tar::new().file("a/../../canary", b"x"), "goes up");
     layer_refused(Tar::new().file(&format!("a/{up}tmp/x"), b"x"), "goes up");
     layer_refused(Tar::new().file("/etc/passwd", b"x"), "absolute");
-    layer_refused(Tar::new().dir("/"), "absolute");
+    layer_refused(Tar::new().dir("//x"), "absolute");
     layer_refused(Tar::new().pax(&[("path", b"../canary")]).file("x", b"x"), "goes up");
     layer_refused(Tar::new().symlink("evil", &format!("{up}tmp")).file("evil/x", b"x"), "leaves the root");
     layer_refused(

@@ -242,3 +242,49 @@ fn a_newer_version_is_refused_and_kept() {
     assert!(error.to_string().contains("its version is 2"), "{error}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
 }
+
+#[test]
+fn resolving_makes_nothing_durable_and_reads_little() {
+    let scratch = Scratch::new();
+    load(&scratch, "app", &[layer("a", "1")]);
+    let log = scratch.join("strace.log");
+    let exe = std::env::current_exe().unwrap();
+    let output = std::process::Command::new("strace")
+        .args([
+            "-f",
+            "-o",
+            log.to_str().unwrap(),
+            "-e",
+            "trace=%file,%desc,syncfs,sync",
+            exe.to_str().unwrap(),
+        ])
+        .args(["--exact", "store::resolve_here", "--ignored", "--test-threads=1"])
+        .env("CORACLE_TEST_ROOT", &scratch.path)
+        .output();
+    let Ok(output) = output else { return eprintln!("skipped: needs strace") };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let text = std::fs::read_to_string(&log).unwrap();
+    let ours: Vec<_> = text.lines().filter(|line| line.contains(scratch.path.to_str().unwrap())).collect();
+    for call in ["fsync", "fdatasync", "syncfs", "rename", "O_CREAT", "mkdir", "unlink"] {
+        assert!(!ours.iter().any(|line| line.contains(call)), "{call}: {ours:#?}");
+    }
+    assert!(!text.contains("sync("), "{text}");
+    // The staging directory, the name, the image, the configuration.
+    assert_eq!(ours.iter().filter(|line| line.contains("open")).count(), 4, "{ours:#?}");
+}
+
+#[test]
+#[ignore = "run by the test above under strace"]
+fn resolve_here() {
+    let root = std::env::var("CORACLE_TEST_ROOT").unwrap();
+    image::Store::open(root.as_ref()).unwrap().resolve("app", None).unwrap();
+}
+
+#[test]
+fn devices_are_no_sources() {
+    let scratch = Scratch::new();
+    for path in ["/dev/zero", "/dev/null"] {
+        assert!(scratch.load(path).unwrap_err().to_string().contains("it is a device"));
+    }
+    scratch.assert_empty();
+}
