@@ -4,6 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 
 use cgroup::{
     Access, BlockIo, Cpu, DeviceKind, DeviceRate, DeviceRule, Error, Group, HugepageLimit, Limits, Memory,
+    RdmaLimit,
 };
 
 use crate::machine::{Guarded, hierarchies, is_v2, mount_points, name, until};
@@ -304,6 +305,18 @@ fn huge_pages_are_limited_or_refused() {
         }
         let error = Group::create(&hierarchy, None, &name("huge"), &limits("3MB")).unwrap_err();
         assert!(matches!(error, Error::NotOffered { .. } | Error::NoController { .. }), "{error}");
+    }
+}
+
+#[test]
+fn rdma_devices_that_are_not_there_are_refused() {
+    for hierarchy in hierarchies() {
+        let limit = RdmaLimit { handles: Some(2), objects: None };
+        let limits = Limits { rdma: [("none0".to_owned(), limit)].into(), ..Limits::default() };
+        let error = Group::create(&hierarchy, None, &name("rdma"), &limits).unwrap_err();
+        let known = matches!(error, Error::NoController { controller: "rdma", .. })
+            || matches!(error, Error::Set { option: "rdma limit", .. } | Error::NotOffered { .. });
+        assert!(known, "{error}");
     }
 }
 
