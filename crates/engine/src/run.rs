@@ -111,9 +111,10 @@ fn root_file_system(
     let Some(image) = image else {
         return Ok(RootFileSystem::Directory(spec.root_directory.clone().unwrap_or_default()));
     };
-    let lower = vec![(PathBuf::from("/"), image.layers.clone())];
+    let mut unions = vec![(PathBuf::from("/"), image.layers.clone())];
+    unions.extend(image.grafts.iter().map(|graft| (graft.target.clone(), graft.layers.clone())));
     let owner = host_root(request);
-    let overlays = lower.into_iter().enumerate().map(|(number, (target, lower))| {
+    let overlays = unions.into_iter().enumerate().map(|(number, (target, lower))| {
         let upper = directory.join(format!("changes{number}"));
         let work = directory.join(format!("work{number}"));
         make_directory(&upper, 0o755)?;

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::host;
 use crate::oci::{Config, ImageConfig, Platform};
 use crate::reference::Reference;
 use crate::store::{
@@ -29,6 +30,17 @@ pub struct Image {
     pub layers: Vec<PathBuf>,
     /// What the root directory shall be: the layers' own roots do not say.
     pub root: RootDirectory,
+    /// Union mounts on directories below the root. Only the built-in image `host` has any.
+    pub grafts: Vec<Graft>,
+}
+
+/// A directory of an image that is a union mount of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Graft {
+    /// Where, for example `/usr`.
+    pub target: PathBuf,
+    /// The directories that are merged there, bottom first.
+    pub layers: Vec<PathBuf>,
 }
 
 /// A line of `images`.
@@ -90,7 +102,12 @@ impl Store {
     ///
     /// For a multi-platform name `platform` chooses; None means this machine's platform, or the only one that is here. Reads
     /// three small files and writes nothing.
+    ///
+    /// `host` is the image of this machine itself, unless an image was loaded under that name.
     pub fn resolve(&self, name: &str, platform: Option<&Platform>) -> Result<Image> {
+        if self.is_built_in(name)? {
+            return self.host_image(platform);
+        }
         let (record, names) = self.find_image(name, platform)?;
         let config = self.config(record.id)?;
         Ok(Image {
@@ -100,11 +117,15 @@ impl Store {
             platform: record.platform,
             layers: record.mounted.iter().map(|key| self.layer_path(key).join("fs")).collect(),
             root: record.root,
+            grafts: Vec::new(),
         })
     }
 
     /// All that is known of an image.
     pub fn inspect(&self, name: &str, platform: Option<&Platform>) -> Result<Inspection> {
+        if self.is_built_in(name)? {
+            return self.inspect_host(platform);
+        }
         let (record, _) = self.find_image(name, platform)?;
         let path = self.blob_path(record.id);
         let bad =
@@ -145,6 +166,7 @@ impl Store {
 
     /// Makes `target` mean what `source` means, all its platforms.
     pub fn tag(&self, source: &str, target: &Reference) -> Result<()> {
+        self.refuse_built_in(source)?;
         self.staged(|staging| self.tag_staged(source, target, staging))
     }
 
@@ -175,6 +197,7 @@ impl Store {
     /// Refused when `in_use` holds the image's id and the last name would go, and when an id has several names; `force` overrides
     /// the second only, since a container cannot lose its layers.
     pub fn remove(&self, name: &str, force: bool, in_use: &BTreeSet<Digest>) -> Result<Vec<Removed>> {
+        self.refuse_built_in(name)?;
         // A staging directory marks the work, so that what a killed removal has not reached goes with the next command.
         self.staged(|_| self.remove_marked(name, force, in_use))
     }
@@ -222,7 +245,17 @@ impl Store {
         sync_parents(&self.root.join("images/x"), 1)?;
         self.write_index()?;
         self.collect_garbage()?;
+        self.prune_host(in_use)?;
         Ok(removed)
+    }
+
+    /// Whether a name means the image of this machine: nothing was loaded under it.
+    fn is_built_in(&self, name: &str) -> Result<bool> {
+        Ok(name == host::NAME && self.find_name(&name.parse()?)?.is_none())
+    }
+
+    fn refuse_built_in(&self, name: &str) -> Result<()> {
+        if self.is_built_in(name)? { Err(Error::BuiltIn { name: name.to_owned() }) } else { Ok(()) }
     }
 
     /// The file that says what a name means: `references/HOST/PATH/:TAG`. No part of a path begins with a colon.
@@ -329,8 +362,8 @@ impl Store {
     /// The error for a name that means nothing, with up to three names that are like it.
     fn unknown(&self, name: &str) -> Result<Error> {
         let mut names: Vec<(usize, String)> = Vec::new();
-        for record in self.reference_records()? {
-            let known = shown(&record.reference);
+        let known = self.reference_records()?.into_iter().map(|record| shown(&record.reference));
+        for known in known.chain([host::NAME.to_owned()]) {
             let bare =
                 |text: &str| text.rsplit('/').next().unwrap_or(text).trim_end_matches(":latest").to_owned();
             let distance = distance(name, &known).min(distance(&bare(name), &bare(&known)));

@@ -225,6 +225,12 @@ pub enum Error {
         /// Its names.
         names: Vec<String>,
     },
+    /// The image is no file that could be removed or named anew.
+    #[error("image {name} is built in: it is composed of this machine's own files when it is run")]
+    BuiltIn {
+        /// The image as asked for.
+        name: String,
+    },
     /// A file of the store was written by a newer coracle or is damaged.
     #[error("{} is not a file that this coracle can read: {reason}", .path.display())]
     BadRecord {
@@ -274,6 +280,7 @@ impl Error {
             Error::AmbiguousId { .. } => "give more digits of the id".to_owned(),
             Error::PlatformMissing { .. } => "load the image again with --platform".to_owned(),
             Error::InUse { .. } => "remove the container first".to_owned(),
+            Error::BuiltIn { .. } => "nothing needs to be done: it takes no room worth freeing".to_owned(),
             Error::SeveralNames { .. } => "remove them one by one, or all with --force".to_owned(),
             Error::BadRecord { .. } => "remove the image and load it again".to_owned(),
             _ => return None,

@@ -18,6 +18,7 @@ mod catalog;
 mod digest;
 mod error;
 mod form;
+mod host;
 mod import;
 mod inventory;
 mod load;
@@ -33,7 +34,7 @@ mod tree;
 mod unpack;
 mod verify;
 
-pub use catalog::{Image, Inspection, Removed, Summary};
+pub use catalog::{Graft, Image, Inspection, Removed, Summary};
 pub use digest::Digest;
 pub use error::{Error, Result};
 pub use form::Ownership;

@@ -170,7 +170,7 @@ impl Child<'_> {
         root::make_paths_read_only(&linux.readonly_paths)?;
         root::mask(&linux.masked_paths)?;
         if self.request.spec.root.as_ref().is_some_and(|root| root.readonly) {
-            root.make_read_only()?;
+            root.make_read_only(self.request)?;
         }
         Ok(())
     }

@@ -240,11 +240,19 @@ impl NewRoot {
         rustix::process::chdir("/").map_err(|errno| kernel::Error::new("chdir", "/", errno)).in_step(STEP)
     }
 
-    /// Makes the root mount read-only, when all else is mounted.
-    pub fn make_read_only(&self) -> Result<()> {
-        because(Chapter::RootFileSystem, "--read-only: the image's files cannot be changed");
-        let change = Change { set: MountAttributes::RDONLY, ..Change::default() };
-        set_attributes(At::path(Path::new("/")), change).in_step("cannot make the root read-only")
+    /// Makes the image's mounts read-only, when all else is mounted.
+    pub fn make_read_only(&self, request: &Request) -> Result<()> {
+        let below = match &request.root {
+            RootFileSystem::Overlays(overlays) => overlays.iter().skip(1).collect(),
+            RootFileSystem::Directory(_) => Vec::new(),
+        };
+        let targets = below.into_iter().map(|overlay| overlay.target.as_path());
+        for target in targets.chain([Path::new("/")]) {
+            because(Chapter::RootFileSystem, "--read-only: the image's files cannot be changed");
+            let change = Change { set: MountAttributes::RDONLY, ..Change::default() };
+            set_attributes(At::path(target), change).in_step("cannot make the root read-only")?;
+        }
+        Ok(())
     }
 }
 
