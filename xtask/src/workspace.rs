@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::process::{capture, command, run};
+use crate::process::{capture, command, line, outcome, run};
 
 /// The checkout and its build directory.
 pub(crate) struct Workspace {
@@ -87,9 +87,14 @@ impl Workspace {
         let arguments = ["test", "--locked", "--no-run", "--message-format=json-render-diagnostics"];
         let mut cargo = self.cargo(&arguments);
         cargo.stderr(std::process::Stdio::inherit());
-        let messages = capture(&mut cargo)?;
+        let output = outcome(&mut cargo)?;
+        if !output.status.success() {
+            // What is wrong was shown while it came.
+            let status = output.status.to_string();
+            return Err(Error::Command { line: line(&cargo), status, stderr: String::new() });
+        }
         let mut found = Vec::new();
-        for line in messages.lines() {
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
             found.extend(test_binary(&parse("cargo test", line)?));
         }
         found.sort_by(|a: &TestBinary, b| a.suite.cmp(&b.suite));
