@@ -11,6 +11,7 @@ use kernel::mount::{
     set_attributes, unmount_detached,
 };
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::error::{Error, InStep as _, Result};
 use crate::request::Overlay;
@@ -32,7 +33,11 @@ pub fn mount_overlay(overlay: &Overlay, id_map: Option<&OwnedFd>) -> Result<Owne
             other => other.in_step(STEP)?,
         }
     }
-    finish(&context, overlay)
+    match finish(&context, overlay) {
+        // A kernel before 6.5 takes any setting, and finds only when it makes the mount that it knows no such one.
+        Err(Error::Step { source, .. }) if source.errno() == Errno::INVAL => mount_by_options(overlay),
+        other => other,
+    }
 }
 
 fn not_text(path: &Path) -> Error {
