@@ -6,7 +6,7 @@ use std::path::Path;
 
 use image::{Image, Store};
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 
 use crate::forge::{Layer, Tar, gzip, image};
 use crate::scratch::{Scratch, describe, is_root, xattrs};
@@ -38,17 +38,48 @@ impl Merged {
             rustix::mount::fsconfig_set_flag(fs.as_fd(), "userxattr").unwrap();
         }
         for layer in std::iter::once(top).chain(image.layers.iter().rev().map(|path| path.as_path())) {
-            rustix::mount::fsconfig_set_string(fs.as_fd(), "lowerdir+", layer).unwrap();
+            // A kernel before 6.5 takes any setting, as many as fit into a page.
+            match rustix::mount::fsconfig_set_string(fs.as_fd(), "lowerdir+", layer) {
+                Err(rustix::io::Errno::INVAL) => return Self::mount_by_options(top, image, userxattr),
+                result => result.unwrap(),
+            }
         }
         // "off" means "follow" where the module's redirect_always_follow is on, which userxattr refuses.
         for (option, value) in [("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off")] {
             rustix::mount::fsconfig_set_string(fs.as_fd(), option, value).unwrap();
         }
-        rustix::mount::fsconfig_create(fs.as_fd()).unwrap();
+        match rustix::mount::fsconfig_create(fs.as_fd()) {
+            Err(rustix::io::Errno::INVAL) => return Self::mount_by_options(top, image, userxattr),
+            result => result.unwrap(),
+        }
         Self(
             rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
                 .unwrap(),
         )
+    }
+
+    /// For kernels without `lowerdir+`: mount(2) takes a page of options, so the layers get short names.
+    fn mount_by_options(top: &Path, image: &Image, userxattr: bool) -> Self {
+        let layers = std::iter::once(top).chain(image.layers.iter().rev().map(|path| path.as_path()));
+        let short = top.with_file_name("m");
+        std::fs::create_dir_all(&short).unwrap();
+        let mut lower = Vec::new();
+        for (number, layer) in layers.enumerate() {
+            let name = short.join(number.to_string());
+            let _ = std::fs::remove_file(&name);
+            std::os::unix::fs::symlink(layer, &name).unwrap();
+            lower.push(name.to_str().unwrap().to_owned());
+        }
+        let user = if userxattr { ",userxattr" } else { "" };
+        let options =
+            format!("lowerdir={},redirect_dir=nofollow,metacopy=off,index=off{user}", lower.join(":"));
+        let options = std::ffi::CString::new(options).unwrap();
+        let none = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("overlay", &short, "overlay", none, Some(options.as_c_str())).unwrap();
+        let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let tree = rustix::mount::open_tree(CWD, &short, clone);
+        rustix::mount::unmount(&short, rustix::mount::UnmountFlags::DETACH).unwrap();
+        Self(tree.unwrap())
     }
 
     pub fn path(&self) -> std::path::PathBuf {

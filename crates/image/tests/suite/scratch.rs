@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use image::{LoadOptions, Loaded, Store};
 
-/// A directory on tmpfs that lives as long as this value.
+/// A directory, on tmpfs where that will do, that lives as long as this value.
 pub struct Scratch {
     pub path: PathBuf,
 }
@@ -16,8 +16,9 @@ impl Scratch {
     pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let base =
-            if Path::new("/dev/shm").is_dir() { PathBuf::from("/dev/shm") } else { std::env::temp_dir() };
+        // tmpfs keeps user.* attributes since Linux 6.6, later than the kernel of the virtual machine.
+        let tmpfs = Path::new("/dev/shm").is_dir() && std::env::var_os("CORACLE_TEST_VM").is_none();
+        let base = if tmpfs { PathBuf::from("/dev/shm") } else { std::env::temp_dir() };
         let path = base.join(format!("coracle-image-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Self { path }
