@@ -317,8 +317,9 @@ pub fn mask(paths: &[PathBuf]) -> Result<()> {
         let status = rustix::fs::fstat(&target).map_err(|errno| missing_target(path, errno))?;
         let name = path.display().to_string();
         if FileType::from_raw_mode(status.st_mode) == FileType::Directory {
-            let cover = empty_directory(&mut empty)?;
+            let cover = empty_directory(empty.as_ref())?;
             move_mount(cover.as_fd(), "empty directory", At::fd(target.as_fd(), &name)).in_step(STEP)?;
+            empty.get_or_insert(cover);
         } else {
             let null = open_tree(At::path(Path::new("/dev/null")), OpenTree::CLONE).in_step(STEP)?;
             move_mount(null.as_fd(), "/dev/null", At::fd(target.as_fd(), &name)).in_step(STEP)?;
@@ -327,20 +328,15 @@ pub fn mask(paths: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-/// A detached mount of one empty read-only file system, which all hidden directories share.
-fn empty_directory(empty: &mut Option<OwnedFd>) -> Result<OwnedFd> {
-    const STEP: &str = "cannot hide a path";
-    let first = match empty.take() {
-        Some(first) => first,
-        None => {
-            let options =
-                mount_options::parse(&["ro".to_owned(), "size=0k".to_owned(), "nr_inodes=1".to_owned()]);
-            new_file_system("tmpfs", "tmpfs", &options)?
-        }
-    };
-    let next = open_tree(At::fd(first.as_fd(), "empty directory"), OpenTree::CLONE).in_step(STEP);
-    *empty = Some(first);
-    next
+/// A detached mount of one empty read-only file system, which all hidden directories share. It is copied from where it
+/// is `attached` already: older kernels copy no detached mount.
+fn empty_directory(attached: Option<&OwnedFd>) -> Result<OwnedFd> {
+    if let Some(attached) = attached {
+        let copy = open_tree(At::fd(attached.as_fd(), "empty directory"), OpenTree::CLONE);
+        return copy.in_step("cannot hide a path");
+    }
+    let options = mount_options::parse(&["ro".to_owned(), "size=0k".to_owned(), "nr_inodes=1".to_owned()]);
+    new_file_system("tmpfs", "tmpfs", &options)
 }
 
 /// Makes paths of the kernel's read-only. Called with the new root as `/`.
