@@ -23,6 +23,14 @@ impl Error {
         self
     }
 
+    /// The same under a headline that says what was tried; `otherwise` is what to do where nothing better is known.
+    pub fn doing(mut self, headline: impl Into<String>, otherwise: &str) -> Self {
+        let cause = std::mem::replace(&mut self.headline, headline.into());
+        self.cause.get_or_insert(cause);
+        self.advice.get_or_insert_with(|| otherwise.to_owned());
+        self
+    }
+
     /// What the process ends with.
     pub fn exit_code(&self) -> u8 {
         self.code

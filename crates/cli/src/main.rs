@@ -5,7 +5,9 @@
 
 mod commands;
 mod error;
+mod format;
 mod table;
+mod time;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,11 +33,17 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Images(commands::images::Arguments),
+    Import(commands::import::Arguments),
+    Inspect(commands::inspect::Arguments),
     Kill(commands::kill::Arguments),
     Load(commands::load::Arguments),
     Ps(commands::ps::Arguments),
+    Pull(commands::pull::Arguments),
     Rm(commands::rm::Arguments),
+    Rmi(commands::rmi::Arguments),
     Run(commands::run::Arguments),
+    Tag(commands::tag::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -63,11 +71,36 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     let variable = |name: &str| std::env::var(name).ok();
     let roots = Roots::choose(arguments.root, arguments.state, variable)?;
     roots.make()?;
-    match arguments.command {
+    let done = match arguments.command {
+        Command::Images(arguments) => commands::images::run(&roots, arguments),
+        Command::Import(arguments) => unshared(|| commands::import::run(&roots, arguments)),
+        Command::Inspect(arguments) => commands::inspect::run(&roots, arguments),
         Command::Kill(arguments) => commands::kill::run(&roots, arguments),
-        Command::Load(arguments) => commands::load::run(&roots, arguments),
+        Command::Load(arguments) => unshared(|| commands::load::run(&roots, arguments)),
         Command::Ps(arguments) => commands::ps::run(&roots, arguments),
+        Command::Pull(arguments) => unshared(|| commands::pull::run(&roots, arguments)),
         Command::Rm(arguments) => commands::rm::run(&roots, arguments),
-        Command::Run(arguments) => commands::run::run(&roots, arguments),
+        Command::Rmi(arguments) => unshared(|| commands::rmi::run(&roots, arguments)),
+        Command::Run(arguments) => return commands::run::run(&roots, arguments),
+        Command::Tag(arguments) => commands::tag::run(&roots, arguments),
+    };
+    // 125 says that it was not the container's program that failed, which only `run` has.
+    done.map_err(|error| error.with_code(1))
+}
+
+/// Does work that makes or removes files of images, in a user namespace where this user needs one for that.
+fn unshared(work: impl FnOnce() -> Result<ExitCode, Error>) -> Result<ExitCode, Error> {
+    match engine::unshared::enter()? {
+        None => work(),
+        Some(code) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(1))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_definitions_do_not_contradict_each_other() {
+        use clap::CommandFactory as _;
+        super::Arguments::command().debug_assert();
     }
 }

@@ -45,8 +45,44 @@ pub fn ago(seconds: u64) -> String {
     format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
 }
 
+/// `7.82MB`, from bytes: three digits, and units of a thousand.
+pub fn size(bytes: u64) -> String {
+    let (mut number, mut unit) = (bytes as f64, "B");
+    for larger in ["kB", "MB", "GB", "TB", "PB"] {
+        if number < 999.5 {
+            break;
+        }
+        (number, unit) = (number / 1000.0, larger);
+    }
+    let decimals = match number {
+        _ if unit == "B" => 0,
+        ..9.995 => 2,
+        ..99.95 => 1,
+        _ => 0,
+    };
+    let text = format!("{number:.decimals$}");
+    let text = if decimals > 0 { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{text}{unit}")
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn sizes_read_like_docker() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (999, "999B"),
+            (1000, "1kB"),
+            (4_429_000, "4.43MB"),
+            (77_900_000, "77.9MB"),
+            (124_400_000, "124MB"),
+            (999_600, "1MB"),
+            (5_000_000_000, "5GB"),
+        ] {
+            assert_eq!(super::size(bytes), text, "{bytes}");
+        }
+    }
+
     #[test]
     fn ages_read_like_docker() {
         assert_eq!(super::ago(1), "1 second ago");

@@ -92,6 +92,12 @@ pub enum Error {
         /// coracle's own file.
         beside: PathBuf,
     },
+    /// The process that works on images in a user namespace did not do what it should.
+    #[error("the process in a user namespace that cleans the images ended with status {status}")]
+    Unshared {
+        /// Its exit status.
+        status: i32,
+    },
     /// The monitor reported a failure.
     #[error("{}", .failure.cause)]
     Container {

@@ -12,6 +12,7 @@ mod roots;
 mod run;
 mod spawn;
 pub mod spec;
+pub mod unshared;
 
 pub use attach::{Outcome, UserSide};
 pub use error::{Error, Result};

@@ -26,7 +26,7 @@ pub fn run(roots: &Roots, spec: &Spec, user: UserSide<'_>, log: Option<&Log>) ->
     }
     refuse_existing(spec.cid_file.as_deref())?;
     container::mend(roots)?;
-    let store = Store::open(&roots.persistent)?;
+    let store = crate::unshared::open_store(roots)?;
     let hold = store.hold()?;
     let image = find_image(&store, spec)?;
     let id = new_id()?;

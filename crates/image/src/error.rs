@@ -272,7 +272,7 @@ impl Error {
                 "give a file made by `docker save`, `podman save` or `skopeo copy`, or use `import` for a root file system"
                     .to_owned()
             }
-            Error::TooLarge { .. } => "if you trust the image, raise the limit".to_owned(),
+            Error::TooLarge { .. } => "if you trust the image, raise the limit: --max-size, --max-entries".to_owned(),
             Error::UnknownImage { nearest, .. } if nearest.is_empty() => {
                 "`coracle images` lists the images that are here; `coracle load` adds one".to_owned()
             }

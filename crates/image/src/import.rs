@@ -41,8 +41,7 @@ impl Store {
             let layer = self.read_archive(reader, options, &staging.path.join("layer"))?;
             let Some(sums) = layer.sums else { return Err(no_sums()) };
             let _hold = self.hold()?;
-            let platform = options.platform.clone().unwrap_or_else(Platform::host);
-            let bytes = config_json(config, sums.diff_id, platform);
+            let bytes = config_json(config, sums.diff_id, options);
             let id = Digest::of(&bytes);
             let mut plan = plan(id, bytes, 1, &LoadOptions::default(), "the archive")?;
             plan.names = options.name.iter().map(|name| name.clone().or_latest()).collect();
@@ -75,9 +74,9 @@ fn no_sums() -> Error {
     Error::NotAnArchive { source_name: "the archive".to_owned(), reason: "it was not read" }
 }
 
-fn config_json(config: Config, diff_id: Digest, platform: Platform) -> Vec<u8> {
+fn config_json(config: Config, diff_id: Digest, options: &LoadOptions) -> Vec<u8> {
     #[derive(Serialize)]
-    struct Image {
+    struct Image<'a> {
         created: String,
         architecture: String,
         os: String,
@@ -85,13 +84,15 @@ fn config_json(config: Config, diff_id: Digest, platform: Platform) -> Vec<u8> {
         variant: Option<String>,
         config: Config,
         rootfs: RootFs,
-        history: [History; 1],
+        history: [History<'a>; 1],
     }
     #[derive(Serialize)]
-    struct History {
+    struct History<'a> {
         created: String,
-        comment: &'static str,
+        comment: &'a str,
     }
+    let platform = options.platform.clone().unwrap_or_else(Platform::host);
+    let comment = options.message.as_deref().unwrap_or("imported from an archive");
     let created = rfc3339(SystemTime::now());
     to_json(&Image {
         created: created.clone(),
@@ -100,7 +101,7 @@ fn config_json(config: Config, diff_id: Digest, platform: Platform) -> Vec<u8> {
         variant: platform.variant,
         config,
         rootfs: RootFs { kind: "layers".to_owned(), diff_ids: vec![diff_id] },
-        history: [History { created, comment: "imported from an archive" }],
+        history: [History { created, comment }],
     })
 }
 

@@ -33,6 +33,8 @@ pub struct LoadOptions {
     pub limits: Limits,
     /// The name that the image gets, in place of those that the source gives.
     pub name: Option<Reference>,
+    /// What the history of an imported image says; None says that it was imported.
+    pub message: Option<String>,
 }
 
 /// An image that was loaded.

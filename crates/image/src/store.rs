@@ -143,7 +143,17 @@ impl Store {
     ///
     /// Costs one directory to read where nothing was left.
     pub fn open(root: &Path) -> Result<Self> {
-        let store = Self { root: root.join("image"), form: Form::of_this_process()? };
+        Self::open_as(root, Form::of_this_process()?)
+    }
+
+    /// The same for a process that runs containers in user namespaces with a range of ids, but is in none itself: layers are
+    /// found as they were unpacked in there.
+    pub fn open_for_range(root: &Path) -> Result<Self> {
+        Self::open_as(root, Form { ownership: Ownership::Real, in_user_namespace: true })
+    }
+
+    fn open_as(root: &Path, form: Form) -> Result<Self> {
+        let store = Self { root: root.join("image"), form };
         match store.stale_staging() {
             Ok(stale) if stale.is_empty() => {}
             Ok(stale) => store.clean(stale)?,

@@ -246,6 +246,13 @@ fn write_score(request: &Request, pid: u32) -> Result<()> {
         .in_step("cannot set --oom-score-adj")
 }
 
+/// Maps ids of the new user namespace of the process `pid` by newuidmap(1) and newgidmap(1), which may do what a plain user may not:
+/// use the ranges of /etc/subuid and /etc/subgid. The caller must be single-threaded.
+pub fn map_by_helpers(pid: u32, users: &[IdMapping], groups: &[IdMapping]) -> Result<()> {
+    run_helper("newuidmap", pid, users)?;
+    run_helper("newgidmap", pid, groups)
+}
+
 /// Writes which ids inside are which outside, and opens the namespace.
 pub(crate) fn map_ids(request: &Request, plan: &Plan, privileged: bool, pid: u32) -> Result<Option<OwnedFd>> {
     let Some(linux) = &request.spec.linux else { return Ok(None) };
@@ -254,8 +261,7 @@ pub(crate) fn map_ids(request: &Request, plan: &Plan, privileged: bool, pid: u32
     }
     let process = PathBuf::from(format!("/proc/{pid}"));
     if request.map_with_helpers {
-        run_helper("newuidmap", pid, &linux.uid_mappings)?;
-        run_helper("newgidmap", pid, &linux.gid_mappings)?;
+        map_by_helpers(pid, &linux.uid_mappings, &linux.gid_mappings)?;
     } else {
         write_maps(linux, &process, privileged)?;
     }

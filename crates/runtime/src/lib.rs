@@ -26,5 +26,5 @@ mod terminal;
 mod user;
 
 pub use error::{Error, Failure, Result};
-pub use launch::{Running, Streams, launch};
+pub use launch::{Running, Streams, launch, map_by_helpers};
 pub use privilege::CAPABILITIES;

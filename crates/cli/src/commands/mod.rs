@@ -1,7 +1,14 @@
 //! One file for each verb: its arguments, and the thin way from them to the engine.
 
+pub mod archive;
+pub mod images;
+pub mod import;
+pub mod inspect;
 pub mod kill;
 pub mod load;
 pub mod ps;
+pub mod pull;
 pub mod rm;
+pub mod rmi;
 pub mod run;
+pub mod tag;
