@@ -113,44 +113,56 @@ fn root_file_system(
     };
     let mut unions = vec![(PathBuf::from("/"), image.layers.clone())];
     unions.extend(image.grafts.iter().map(|graft| (graft.target.clone(), graft.layers.clone())));
-    let owner = host_root(request);
     let overlays = unions.into_iter().enumerate().map(|(number, (target, lower))| {
         let upper = directory.join(format!("changes{number}"));
         let work = directory.join(format!("work{number}"));
         make_directory(&upper, 0o755)?;
         make_directory(&work, 0o700)?;
-        copy_attributes(lower.last().map_or(Path::new("/"), PathBuf::as_path), &upper, owner)?;
+        let layer = lower.last().map_or(Path::new("/"), PathBuf::as_path);
+        copy_attributes(image, &target, layer, &upper, request)?;
         let upper = Some(Upper { upper, work });
         Ok(Overlay { target, lower, upper, userxattr: is_unprivileged(), volatile: spec.remove })
     });
     Ok(RootFileSystem::Overlays(overlays.collect::<Result<_>>()?))
 }
 
-/// The host's ids of the container's root, where they are shifted by a privileged user.
-fn host_root(request: &Request) -> Option<(u32, u32)> {
-    let linux = request.spec.linux.as_ref()?;
-    let root_of = |maps: &[runtime::spec::IdMapping]| {
-        maps.iter().find(|map| map.container_id == 0).map(|map| map.host_id)
+/// A union mount's top directory has the attributes of its upper one: for the root, those that the image says, elsewhere those of the
+/// topmost layer.
+fn copy_attributes(
+    image: &Image,
+    target: &Path,
+    layer: &Path,
+    upper: &Path,
+    request: &Request,
+) -> Result<()> {
+    use rustix::fs::{Gid, Mode, Uid};
+    let failed = |errno: rustix::io::Errno| Error::File { path: upper.to_owned(), source: errno.into() };
+    let (mode, uid, gid) = if target == Path::new("/") {
+        (image.root.mode, image.root.uid, image.root.gid)
+    } else {
+        let status = rustix::fs::stat(layer).map_err(failed)?;
+        (status.st_mode & 0o7777, status.st_uid, status.st_gid)
     };
-    Some((root_of(&linux.uid_mappings)?, root_of(&linux.gid_mappings)?))
+    rustix::fs::chmod(upper, Mode::from_raw_mode(mode)).map_err(failed)?;
+    if is_unprivileged() {
+        return Ok(());
+    }
+    let (uid, gid) = (host_id(request, uid, true), host_id(request, gid, false));
+    rustix::fs::chown(upper, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(failed)
+}
+
+/// The host's id for one inside the container, where a privileged user shifts them.
+fn host_id(request: &Request, id: u32, of_user: bool) -> u32 {
+    let Some(linux) = &request.spec.linux else { return id };
+    let maps = if of_user { &linux.uid_mappings } else { &linux.gid_mappings };
+    let inside = |map: &&runtime::spec::IdMapping| {
+        (map.container_id..map.container_id.saturating_add(map.size)).contains(&id)
+    };
+    maps.iter().find(inside).map_or(id, |map| map.host_id + (id - map.container_id))
 }
 
 fn is_unprivileged() -> bool {
     !rustix::process::geteuid().is_root()
-}
-
-/// The merged root shows the upper directory's own attributes, so they are those of the topmost layer's.
-fn copy_attributes(from: &Path, to: &Path, owner: Option<(u32, u32)>) -> Result<()> {
-    use rustix::fs::{Gid, Mode, Uid};
-    let failed = |errno: rustix::io::Errno| Error::File { path: to.to_owned(), source: errno.into() };
-    let status = rustix::fs::stat(from).map_err(failed)?;
-    rustix::fs::chmod(to, Mode::from_raw_mode(status.st_mode)).map_err(failed)?;
-    match owner {
-        Some((uid, gid)) if !is_unprivileged() => {
-            rustix::fs::chown(to, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(failed)
-        }
-        _ => Ok(()),
-    }
 }
 
 fn record(spec: &Spec, image: Option<&Image>, taken: &Taken, request: &Request) -> Record {

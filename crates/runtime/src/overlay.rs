@@ -29,13 +29,17 @@ pub fn mount_overlay(overlay: &Overlay, id_map: Option<&OwnedFd>) -> Result<Owne
     for layer in overlay.lower.iter().rev() {
         let Some(path) = layer.to_str() else { return Err(not_text(layer)) };
         match fsconfig(context.as_fd(), "overlay", Setting::String("lowerdir+", path)) {
-            Err(error) if kernel::mount::is_unsupported(&error) => return mount_by_options(overlay),
+            Err(error) if kernel::mount::is_unsupported(&error) => {
+                return mount_by_options(overlay, &open_layers(overlay)?);
+            }
             other => other.in_step(STEP)?,
         }
     }
     match finish(&context, overlay) {
         // A kernel before 6.5 takes any setting, and finds only when it makes the mount that it knows no such one.
-        Err(Error::Step { source, .. }) if source.errno() == Errno::INVAL => mount_by_options(overlay),
+        Err(Error::Step { source, .. }) if source.errno() == Errno::INVAL => {
+            mount_by_options(overlay, &open_layers(overlay)?)
+        }
         other => other,
     }
 }
@@ -76,28 +80,29 @@ fn finish(context: &OwnedFd, overlay: &Overlay) -> Result<OwnedFd> {
     fsmount(context.as_fd(), "overlay", MountAttributes::empty()).in_step(STEP)
 }
 
-/// The way of kernels before 6.5: mount(2) with names relative to the layers' common directory, attached for a moment and
-/// taken off again as a detached copy.
-fn mount_by_options(overlay: &Overlay) -> Result<OwnedFd> {
-    let base = common_directory(&overlay.lower);
-    let names: Vec<String> = overlay.lower.iter().rev().map(|layer| relative(layer, &base)).collect();
-    let mut options = format!("lowerdir={}", names.join(":"));
+/// The way of kernels before 6.5: all layers in one page of mount(2) options. Each is named by the number of a descriptor, relative to
+/// `/proc/self/fd`, so that 120 of them fit and no character of a path has to be escaped. The mount is attached for a moment in the
+/// caller's own mount namespace and taken off again as a detached copy.
+fn mount_by_options(overlay: &Overlay, layers: &[OwnedFd]) -> Result<OwnedFd> {
+    let numbers: Vec<String> = layers.iter().map(|layer| layer.as_raw_fd().to_string()).collect();
+    let mut options = format!("lowerdir={}", numbers.join(":"));
     for (key, value) in fixed_settings(overlay) {
         options.push(',');
         options.push_str(key);
         options.extend(value.into_iter().flat_map(|value| ["=", value]));
     }
+    let mut writable = Vec::new();
     if let Some(upper) = &overlay.upper {
         for (key, path) in [("upperdir", &upper.upper), ("workdir", &upper.work)] {
-            options.push_str(&format!(",{key}={}", escape(&path.to_string_lossy())));
+            let directory = open_directory(path)?;
+            options.push_str(&format!(",{key}={}", directory.as_raw_fd()));
+            writable.push(directory);
         }
     }
-    let failed = |errno| kernel::Error::new("chdir", base.display().to_string(), errno);
-    let before = rustix::fs::open(".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(failed)
-        .in_step(STEP)?;
-    rustix::process::chdir(&base).map_err(failed).in_step(STEP)?;
-    let target = overlay.lower.last().map_or(base.as_path(), PathBuf::as_path);
+    let failed = |errno| kernel::Error::new("chdir", "/proc/self/fd", errno);
+    let before = open_directory(Path::new("."))?;
+    rustix::process::chdir("/proc/self/fd").map_err(failed).in_step(STEP)?;
+    let target = overlay.lower.last().map_or(Path::new("/"), PathBuf::as_path);
     let mounted = mount("overlay", target, "overlay", MountFlags::empty(), &options);
     rustix::process::fchdir(&before).map_err(failed).in_step(STEP)?;
     mounted.in_step(STEP)?;
@@ -106,56 +111,35 @@ fn mount_by_options(overlay: &Overlay) -> Result<OwnedFd> {
     detached.in_step(STEP)
 }
 
-fn common_directory(paths: &[PathBuf]) -> PathBuf {
-    let mut common = paths.first().and_then(|path| path.parent()).unwrap_or(Path::new("/")).to_path_buf();
-    while !paths.iter().all(|path| path.starts_with(&common)) && common.pop() {}
-    common
+fn open_directory(path: &Path) -> Result<OwnedFd> {
+    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| kernel::Error::new("open", path.display().to_string(), errno))
+        .in_step(STEP)
 }
 
-fn relative(path: &Path, base: &Path) -> String {
-    let rest = path.strip_prefix(base).unwrap_or(path);
-    if rest.as_os_str().is_empty() { ".".to_owned() } else { escape(&rest.to_string_lossy()) }
-}
-
-/// Overlay options end at a comma and lower names at a colon unless a backslash stands before.
-fn escape(path: &str) -> String {
-    path.replace('\\', "\\\\").replace(',', "\\,").replace(':', "\\:")
+/// The layers as descriptors, the topmost first.
+fn open_layers(overlay: &Overlay) -> Result<Vec<OwnedFd>> {
+    overlay.lower.iter().rev().map(|layer| open_directory(layer)).collect()
 }
 
 /// Lower layers with shifted owners: each is a detached, id-mapped copy of its directory's mount, given by descriptor.
 fn mount_id_mapped(overlay: &Overlay, user_namespace: &OwnedFd) -> Result<OwnedFd> {
-    let context = fsopen("overlay").in_step(STEP)?;
     let mut layers = Vec::new();
     for layer in overlay.lower.iter().rev() {
         let name = layer.display().to_string();
         let tree = open_tree(At::path(layer), OpenTree::CLONE).in_step(STEP)?;
         let change = Change { user_namespace: Some(user_namespace.as_fd()), ..Change::default() };
         set_attributes(At::fd(tree.as_fd(), &name), change).in_step("cannot shift the owners of a layer")?;
-        layers.push((name, tree));
+        layers.push(tree);
     }
-    for (name, tree) in &layers {
-        let by_fd = Setting::Fd("lowerdir+", tree.as_fd(), name);
-        match fsconfig(context.as_fd(), "overlay", by_fd) {
-            Err(error) if kernel::mount::is_unsupported(&error) => {
-                let path = format!("/proc/self/fd/{}", tree.as_raw_fd());
-                fsconfig(context.as_fd(), "overlay", Setting::String("lowerdir+", &path)).in_step(STEP)?;
-            }
+    let context = fsopen("overlay").in_step(STEP)?;
+    for (tree, path) in layers.iter().zip(overlay.lower.iter().rev()) {
+        let name = path.display().to_string();
+        match fsconfig(context.as_fd(), "overlay", Setting::Fd("lowerdir+", tree.as_fd(), &name)) {
+            // Layers by descriptor came with Linux 6.13.
+            Err(error) if kernel::mount::is_unsupported(&error) => return mount_by_options(overlay, &layers),
             other => other.in_step(STEP)?,
         }
     }
     finish(&context, overlay)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_layers_relative_to_what_they_share() {
-        let paths = [PathBuf::from("/s/layers/a/fs"), PathBuf::from("/s/layers/b/fs")];
-        let base = common_directory(&paths);
-        assert_eq!(base, Path::new("/s/layers"));
-        assert_eq!(relative(&paths[1], &base), "b/fs");
-        assert_eq!(relative(Path::new("/s/a,b:c"), Path::new("/s")), "a\\,b\\:c");
-    }
 }
