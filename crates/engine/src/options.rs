@@ -1,22 +1,207 @@
 //! From option texts to values: each function takes what stands after the option's name.
+//!
+//! What one option may say is decided here; whether options fit each other is decided by [`crate::spec::Spec::validate`].
 
-/// An option's value that is not accepted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("invalid value \"{value}\" for {option}: {reason}")]
-pub struct Error {
-    /// The option, with its dashes.
-    pub option: &'static str,
-    /// The value as typed.
-    pub value: String,
-    /// What is wrong with it.
-    pub reason: String,
-    /// Forms that are accepted.
-    pub accepted: Option<String>,
+mod devices;
+mod environment;
+mod isolation;
+mod limits;
+mod mounts;
+mod names;
+mod powers;
+
+pub use devices::{device, device_cgroup_rule, device_rate_bytes, device_rate_operations, device_weight};
+pub use environment::{env_file, label, label_file, variable};
+pub use isolation::{cgroupns, ipc, network, pid, time_offset, userns, uts};
+pub use limits::{
+    blkio_weight, bytes, cpu_list, cpu_period, cpu_quota, cpu_shares, cpus, memory, memory_swap,
+    oom_score_adj, pids_limit, shm_size, ulimit,
+};
+pub use mounts::{mount, tmpfs, volume};
+pub use names::{
+    add_host, container_name, dns, dns_option, dns_search, domainname, hostname, platform, pull, stop_signal,
+    stop_timeout, sysctl, working_directory,
+};
+pub(crate) use names::{is_ipc_parameter, is_network_parameter};
+pub use powers::{capability, security_opt};
+
+/// The result of reading an option.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why options cannot be honoured.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A value that is not accepted.
+    #[error("invalid value \"{value}\" for {option}: {reason}")]
+    Value {
+        /// The option, with its dashes.
+        option: &'static str,
+        /// The value as typed.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+        /// Forms that are accepted.
+        accepted: Option<String>,
+    },
+    /// A value that is right, but not one that this version or this machine can honour.
+    #[error("{option} {value} cannot be honoured: {reason}")]
+    Unsupported {
+        /// The option, with its dashes.
+        option: &'static str,
+        /// The value as typed.
+        value: String,
+        /// Why not.
+        reason: String,
+        /// What to do instead.
+        instead: Option<String>,
+    },
+    /// Two options that contradict each other.
+    #[error("{first} and {second} do not go together: {reason}")]
+    Conflict {
+        /// One option.
+        first: &'static str,
+        /// The other.
+        second: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// Two mounts at one place.
+    #[error("two mounts have the destination {destination}")]
+    SameDestination {
+        /// The place, inside the container.
+        destination: String,
+    },
+    /// A file that an option names cannot be used.
+    #[error("cannot use the file of {option}: {source}")]
+    File {
+        /// The option, with its dashes.
+        option: &'static str,
+        /// Why; it names the path.
+        source: std::io::Error,
+    },
+    /// Neither an image nor `--rootfs`.
+    #[error("there is nothing to run: neither an image nor --rootfs was given")]
+    NoImage,
+    /// Neither the image nor the user names a program.
+    #[error("there is no program to run: the image names none and none was given")]
+    NoCommand,
 }
 
 impl Error {
     /// What to type instead.
     pub fn advice(&self) -> Option<String> {
-        self.accepted.clone()
+        match self {
+            Error::Value { accepted, .. } => accepted.as_ref().map(|forms| format!("accepted are {forms}")),
+            Error::Unsupported { instead, .. } => instead.clone(),
+            Error::Conflict { first, second, .. } => Some(format!("leave out {first} or {second}")),
+            Error::SameDestination { .. } => Some("leave one of the two out".to_owned()),
+            Error::File { .. } => None,
+            Error::NoImage => Some("name an image: coracle run IMAGE [COMMAND]".to_owned()),
+            Error::NoCommand => {
+                Some("give one after the image: coracle run IMAGE COMMAND, for example sh".to_owned())
+            }
+        }
+    }
+}
+
+/// A value that is not accepted.
+fn invalid(option: &'static str, value: &str, reason: impl Into<String>, accepted: &str) -> Error {
+    let accepted = Some(accepted.to_owned()).filter(|forms| !forms.is_empty());
+    Error::Value { option, value: value.to_owned(), reason: reason.into(), accepted }
+}
+
+/// A value that cannot be honoured here.
+pub(crate) fn unsupported(option: &'static str, value: &str, reason: &str, instead: Option<&str>) -> Error {
+    let instead = instead.map(str::to_owned);
+    Error::Unsupported { option, value: value.to_owned(), reason: reason.to_owned(), instead }
+}
+
+/// `true`, `1`, `false`, `0` and their like, as Go's strconv.ParseBool has them.
+fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// The names of `known` that differ least from `typed`, by letters inserted, left out or exchanged.
+fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut near: Vec<(usize, &str)> = known.into_iter().map(|name| (distance(typed, name), name)).collect();
+    near.sort_unstable();
+    let limit = typed.chars().count() / 2;
+    near.into_iter().filter(|(distance, _)| *distance <= limit).take(3).map(|(_, name)| name).collect()
+}
+
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (line, letter) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], line + 1);
+        for (column, other) in b.iter().enumerate() {
+            let exchanged = diagonal + usize::from(letter != *other);
+            diagonal = row[column + 1];
+            row[column + 1] = exchanged.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// Reads `text` as the value of every option that needs nothing but its text. For fuzzing: it must not panic.
+pub fn fuzz_options(text: &str) {
+    let nothing = |_: &str| None;
+    let read = [
+        bytes("--memory", text).is_ok(),
+        memory(text).is_ok(),
+        memory_swap(text).is_ok(),
+        cpus(text, 4).is_ok(),
+        cpu_list("--cpuset-cpus", text).is_ok(),
+        ulimit(text).is_ok(),
+        variable(text, &nothing).is_ok(),
+        environment::parse_env_file(text, &nothing).is_ok(),
+        environment::parse_label_file(text).is_ok(),
+        volume(text).is_ok(),
+        mount(text).is_ok(),
+        tmpfs(text).is_ok(),
+        device(text).is_ok(),
+        device_cgroup_rule(text).is_ok(),
+        network(text).is_ok(),
+        time_offset(text).is_ok(),
+        capability("--cap-add", text).is_ok(),
+        container_name(text).is_ok(),
+        hostname(text).is_ok(),
+        add_host(text).is_ok(),
+        sysctl(text).is_ok(),
+        stop_signal(text).is_ok(),
+    ];
+    std::hint::black_box(read);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_names_are_near() {
+        assert_eq!(nearest("NET_ADMN", ["NET_ADMIN", "NET_RAW", "CHOWN"]), ["NET_ADMIN"]);
+        assert!(nearest("x", ["NET_ADMIN"]).is_empty());
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
+    }
+
+    #[test]
+    fn an_error_names_option_value_and_accepted_forms() {
+        let error = memory("50q").unwrap_err();
+        assert_eq!(error.to_string(), "invalid value \"50q\" for --memory: not a size");
+        let advice = "accepted are bytes with an optional suffix b, k, m, g or t, for example 50m";
+        assert_eq!(error.advice().unwrap(), advice);
+    }
+
+    #[test]
+    fn no_text_panics() {
+        for text in ["", "=", ":", ",", "::", "\"", "a=", "=a", "é:é", "-1", "1e9", "0.0000000001", "\u{0}"]
+        {
+            fuzz_options(text);
+        }
     }
 }

@@ -24,6 +24,7 @@ pub fn run(roots: &Roots, spec: &Spec, user: UserSide<'_>, log: Option<&Log>) ->
     if let Some(log) = log {
         log.install();
     }
+    spec.validate()?;
     refuse_existing(spec.cid_file.as_deref())?;
     container::mend(roots)?;
     let store = crate::unshared::open_store(roots)?;

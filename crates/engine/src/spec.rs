@@ -3,10 +3,12 @@
 //! [`crate::options`] makes these values from option texts; [`crate::oci`] turns a [`Spec`] and an image's configuration into
 //! what the runtime is asked.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use runtime::spec::{DeviceRule, Rlimit, ThrottleDevice, TimeOffset, WeightDevice};
+
+use crate::options::{Error, is_ipc_parameter, is_network_parameter};
 
 /// One container, as asked.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -172,6 +174,8 @@ pub enum MountOption {
         propagation: Option<String>,
         /// Whether the mounts below come along.
         recursive: bool,
+        /// Whether `read_only` is for the topmost mount alone.
+        writable_below: bool,
         /// `-v` makes a directory of a source that is missing; `--mount` refuses.
         make_source: bool,
     },
@@ -233,4 +237,91 @@ pub struct Names {
     pub dns_search: Vec<String>,
     /// `--dns-option`.
     pub dns_options: Vec<String>,
+}
+
+impl MountOption {
+    /// Where inside.
+    pub fn destination(&self) -> &Path {
+        match self {
+            MountOption::Bind { destination, .. } | MountOption::Tmpfs { destination, .. } => destination,
+        }
+    }
+}
+
+impl Spec {
+    /// Checks that what was asked fits together.
+    pub fn validate(&self) -> Result<(), Error> {
+        if self.image.is_none() && self.root_directory.is_none() {
+            return Err(Error::NoImage);
+        }
+        self.limits.validate()?;
+        self.isolation.validate(self)?;
+        let mut seen = BTreeSet::new();
+        match self.files.mounts.iter().find(|mount| !seen.insert(mount.destination())) {
+            Some(twice) => {
+                let destination = twice.destination().display().to_string();
+                Err(Error::SameDestination { destination })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn conflict(first: &'static str, second: &'static str, reason: &str) -> Error {
+    Error::Conflict { first, second, reason: reason.to_owned() }
+}
+
+impl Limits {
+    fn validate(&self) -> Result<(), Error> {
+        let value = |option, value: i64, reason: &str, accepted: &str| {
+            let (reason, accepted) = (reason.to_owned(), Some(accepted.to_owned()));
+            Err(Error::Value { option, value: value.to_string(), reason, accepted })
+        };
+        match (self.memory, self.memory_swap) {
+            (None, Some(swap)) if swap != -1 => {
+                let reason = "it counts memory and swap together, so it needs --memory too";
+                value("--memory-swap", swap, reason, "--memory-swap together with --memory")?;
+            }
+            (Some(memory), Some(swap)) if swap != -1 && swap < memory => {
+                let reason = "it counts memory and swap together, so it is not less than --memory";
+                value("--memory-swap", swap, reason, "sizes from that of --memory on, and -1 for no limit")?;
+            }
+            _ => {}
+        }
+        match (self.memory, self.memory_reservation) {
+            (Some(memory), Some(reserved)) if reserved > memory => {
+                value("--memory-reservation", reserved, "more than --memory", "sizes up to that of --memory")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Isolation {
+    fn validate(&self, spec: &Spec) -> Result<(), Error> {
+        let of_host = "the name would be the host's own";
+        if self.uts == Choice::Host && spec.names.hostname.is_some() {
+            return Err(conflict("--hostname", "--uts host", of_host));
+        }
+        if self.uts == Choice::Host && spec.names.domainname.is_some() {
+            return Err(conflict("--domainname", "--uts host", of_host));
+        }
+        if self.ipc != Choice::Default && self.ipc != Choice::Private && spec.files.shm_size.is_some() {
+            return Err(conflict("--shm-size", "--ipc", "/dev/shm is the one of the shared namespace"));
+        }
+        if self.ipc_without_shm && spec.files.shm_size.is_some() {
+            return Err(conflict("--shm-size", "--ipc none", "there is no /dev/shm"));
+        }
+        let shared = |choice: &Choice| matches!(choice, Choice::Host);
+        for name in spec.files.sysctls.keys() {
+            let reason = format!("{name} would be changed for the whole machine");
+            if shared(&self.network) && is_network_parameter(name) {
+                return Err(conflict("--sysctl", "--network host", &reason));
+            }
+            if shared(&self.ipc) && is_ipc_parameter(name) {
+                return Err(conflict("--sysctl", "--ipc host", &reason));
+            }
+        }
+        Ok(())
+    }
 }

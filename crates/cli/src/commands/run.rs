@@ -1,78 +1,41 @@
-use crate::error::Error;
-use engine::Roots;
-use std::os::fd::AsFd;
+//! `coracle run`.
+
+mod arguments;
+mod meaning;
+
+use std::os::fd::AsFd as _;
 use std::process::ExitCode;
-/// Run a program in a new container
-#[derive(Debug, clap::Args)]
-pub struct Arguments {
-    #[arg(long)]
-    rm: bool,
-    #[arg(short)]
-    i: bool,
-    #[arg(short)]
-    t: bool,
-    #[arg(long)]
-    init: bool,
-    #[arg(long)]
-    name: Option<String>,
-    #[arg(short)]
-    u: Option<String>,
-    #[arg(long)]
-    explain: bool,
-    #[arg(long)]
-    extra: Vec<String>,
-    image: String,
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    command: Vec<String>,
-}
-pub fn run(roots: &Roots, a: Arguments) -> Result<ExitCode, Error> {
-    let spec = engine::spec::Spec {
-        name: a.name,
-        image: Some(a.image),
-        interactive: a.i,
-        terminal: a.t,
-        remove: a.rm,
-        command: a.command,
-        init: a.init,
-        process: engine::spec::ProcessOptions { user: a.u, ..Default::default() },
-        isolation: engine::spec::Isolation {
-            user: if a.extra.iter().any(|x| x == "userns") {
-                engine::spec::Choice::Private
-            } else {
-                Default::default()
-            },
-            time_offsets: a
-                .extra
-                .iter()
-                .filter(|x| *x == "time")
-                .map(|_| ("boottime".to_owned(), runtime::spec::TimeOffset { secs: 100000, nanosecs: 0 }))
-                .collect(),
-            ..Default::default()
-        },
-        ..Default::default()
-    };
-    let log = if a.explain { Some(kernel::record::Log::create().unwrap()) } else { None };
-    let (i, o, e) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let r = engine::run(
-        roots,
-        &spec,
-        engine::UserSide { input: i.as_fd(), output: o.as_fd(), error: e.as_fd() },
-        log.as_ref(),
-    );
+
+use engine::{Roots, UserSide};
+use kernel::record::Log;
+
+pub use self::arguments::Arguments;
+use crate::error::Error;
+
+pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
+    let spec = meaning::spec(&arguments).map_err(engine::Error::from)?;
+    let log = arguments.explain.map(|_| Log::create()).transpose().map_err(engine::Error::from)?;
+    let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let user = UserSide { input: input.as_fd(), output: output.as_fd(), error: error.as_fd() };
+    let outcome = engine::run(roots, &spec, user, log.as_ref());
     if let Some(log) = &log {
-        for e in log.events() {
-            let args: Vec<String> = e.args.iter().map(|a| a.to_string()).collect();
-            eprintln!(
-                "{:?} {:?} {}({}) = {} [{} us] {}",
-                e.actor,
-                e.chapter,
-                e.call,
-                args.join(", "),
-                e.result,
-                e.duration_ns / 1000,
-                e.why
-            );
-        }
+        print_record(log);
     }
-    Ok(ExitCode::from(r?.code as u8))
+    Ok(ExitCode::from(outcome?.code as u8))
+}
+
+fn print_record(log: &Log) {
+    for event in log.events() {
+        let args: Vec<String> = event.args.iter().map(ToString::to_string).collect();
+        eprintln!(
+            "{:?} {:?} {}({}) = {} [{} us] {}",
+            event.actor,
+            event.chapter,
+            event.call,
+            args.join(", "),
+            event.result,
+            event.duration_ns / 1000,
+            event.why
+        );
+    }
 }
