@@ -42,7 +42,7 @@ enum Command {
     Pull(commands::pull::Arguments),
     Rm(commands::rm::Arguments),
     Rmi(commands::rmi::Arguments),
-    Run(commands::run::Arguments),
+    Run(Box<commands::run::Arguments>),
     Tag(commands::tag::Arguments),
 }
 
@@ -81,7 +81,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
         Command::Pull(arguments) => unshared(|| commands::pull::run(&roots, arguments)),
         Command::Rm(arguments) => commands::rm::run(&roots, arguments),
         Command::Rmi(arguments) => unshared(|| commands::rmi::run(&roots, arguments)),
-        Command::Run(arguments) => return commands::run::run(&roots, arguments),
+        Command::Run(arguments) => return commands::run::run(&roots, &arguments),
         Command::Tag(arguments) => commands::tag::run(&roots, arguments),
     };
     // 125 says that it was not the container's program that failed, which only `run` has.

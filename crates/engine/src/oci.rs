@@ -1,160 +1,250 @@
-//! stub
-#![allow(missing_docs)]
+//! From what was asked and what the image says to what the runtime is asked: an OCI configuration.
+//!
+//! The defaults are docker's, so that an image behaves as its author saw it behave.
+
+mod capabilities;
+mod devices;
+mod ids;
+mod machine;
+mod mounts;
+mod name_files;
+mod namespaces;
+
+use std::path::{Path, PathBuf};
+
+use runtime::request::{Request, RootFileSystem, SeccompChoice, VERSION};
+use runtime::spec::{BlockIo, Cpu, Linux, Memory, Pids, Process, Resources, Root, User};
+
+use self::machine::Machine;
+use self::namespaces::Plan;
 use crate::error::Result;
-use runtime::request::*;
-use runtime::spec::*;
-use std::path::Path;
+use crate::options::Error as OptionError;
+use crate::spec::{Choice, Limits, Spec};
+
+/// What runtime-spec this writes.
+const OCI_VERSION: &str = "1.3.0";
+
+/// Where programs are looked for when the image does not say.
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The container that a configuration is for.
 pub struct Places<'a> {
+    /// Its directory, where the generated files will be.
     pub directory: &'a Path,
+    /// Its id.
     pub id: &'a str,
-    pub name: &'a str,
+    /// The first process of another container, by name or id.
     pub joined: &'a dyn Fn(&str) -> Result<u32>,
 }
+
+/// A configuration, and files that it mounts from the container's directory.
 pub struct Made {
+    /// What the monitor is asked; the caller fills in the root file system and the directories.
     pub request: Request,
+    /// Names in the container's directory, and contents.
     pub files: Vec<(String, String)>,
 }
-pub fn generate(spec: &crate::spec::Spec, image: Option<&image::Config>, places: &Places) -> Result<Made> {
-    let m = |d: &str, k: &str, s: &str, o: &str| Mount {
-        destination: d.into(),
-        kind: k.into(),
-        source: s.into(),
-        options: o.split(',').filter(|x| !x.is_empty()).map(str::to_owned).collect(),
+
+/// Makes the configuration. `image` is none for `--rootfs`.
+pub fn generate(spec: &Spec, image: Option<&image::Config>, places: &Places<'_>) -> Result<Made> {
+    generate_on(&Machine::look(spec)?, spec, image, places)
+}
+
+fn generate_on(
+    machine: &Machine,
+    spec: &Spec,
+    image: Option<&image::Config>,
+    places: &Places<'_>,
+) -> Result<Made> {
+    let none = image::Config::default();
+    let image = image.unwrap_or(&none);
+    let plan = Plan::new(spec, machine, places)?;
+    let hostname = name_files::hostname(spec, machine, places.id);
+    let devices = devices::asked(spec, machine)?;
+    let (masked_paths, readonly_paths) = system_paths(spec, machine);
+    let linux = Linux {
+        namespaces: plan.namespaces.clone(),
+        uid_mappings: plan.ids.uids.clone(),
+        gid_mappings: plan.ids.gids.clone(),
+        time_offsets: spec.isolation.time_offsets.clone(),
+        devices: devices.nodes,
+        cgroups_path: None,
+        resources: Some(resources(&spec.limits, devices.rules)),
+        sysctl: sysctls(spec, &plan),
+        masked_paths,
+        readonly_paths,
+        rootfs_propagation: None,
     };
-    let caps: Vec<String> = [
-        "CHOWN",
-        "DAC_OVERRIDE",
-        "FSETID",
-        "FOWNER",
-        "MKNOD",
-        "NET_RAW",
-        "SETGID",
-        "SETUID",
-        "SETFCAP",
-        "SETPCAP",
-        "NET_BIND_SERVICE",
-        "SYS_CHROOT",
-        "KILL",
-        "AUDIT_WRITE",
-    ]
-    .iter()
-    .map(|c| format!("CAP_{c}"))
-    .collect();
-    let rootless = !rustix::process::geteuid().is_root();
-    let mut ns: Vec<Namespace> = [
-        NamespaceKind::Pid,
-        NamespaceKind::Network,
-        NamespaceKind::Ipc,
-        NamespaceKind::Uts,
-        NamespaceKind::Mount,
-        NamespaceKind::Cgroup,
-    ]
-    .into_iter()
-    .map(|kind| Namespace { kind, path: None })
-    .collect();
-    let mut linux = Linux::default();
-    if rootless || spec.isolation.user == crate::spec::Choice::Private {
-        ns.push(Namespace { kind: NamespaceKind::User, path: None });
-        if rootless {
-            linux.uid_mappings =
-                vec![IdMapping { container_id: 0, host_id: rustix::process::geteuid().as_raw(), size: 1 }];
-            linux.gid_mappings =
-                vec![IdMapping { container_id: 0, host_id: rustix::process::getegid().as_raw(), size: 1 }];
-        } else {
-            linux.uid_mappings = vec![IdMapping { container_id: 0, host_id: 100000, size: 65536 }];
-            linux.gid_mappings = linux.uid_mappings.clone();
+    let configuration = runtime::spec::Spec {
+        oci_version: OCI_VERSION.to_owned(),
+        root: Some(Root { path: PathBuf::from("rootfs"), readonly: spec.files.read_only }),
+        mounts: mounts::all(spec, &plan, places.directory)?,
+        process: Some(process(spec, image, &hostname)?),
+        hostname: (spec.isolation.uts != Choice::Host).then(|| hostname.clone()),
+        domainname: spec.names.domainname.clone(),
+        linux: Some(linux),
+        ..Default::default()
+    };
+    let request = Request {
+        version: VERSION,
+        id: places.id.to_owned(),
+        spec: configuration,
+        root: RootFileSystem::Overlays(Vec::new()),
+        user: user(spec, image, machine),
+        groups: spec.process.groups.clone(),
+        seccomp: seccomp(spec),
+        init: spec.init,
+        interactive: spec.interactive,
+        map_with_helpers: plan.ids.with_helpers,
+        cgroup_parent: spec.limits.cgroup_parent.clone(),
+        remove: spec.remove,
+        name_file: None,
+        directory: PathBuf::new(),
+        state_directory: PathBuf::new(),
+    };
+    Ok(Made { request, files: name_files::all(spec, machine, &hostname) })
+}
+
+fn process(spec: &Spec, image: &image::Config, hostname: &str) -> Result<Process> {
+    let image_directory = Some(image.working_dir.as_str()).filter(|path| !path.is_empty());
+    let cwd = spec.process.working_directory.clone();
+    Ok(Process {
+        terminal: spec.terminal,
+        user: User::default(),
+        args: arguments(spec, image)?,
+        env: environment(spec, image, hostname),
+        // An image's path may lack its slash.
+        cwd: cwd.unwrap_or_else(|| Path::new("/").join(image_directory.unwrap_or("/"))),
+        capabilities: Some(capabilities::sets(&spec.powers)),
+        rlimits: spec.process.rlimits.clone(),
+        no_new_privileges: spec.powers.no_new_privileges,
+        oom_score_adj: spec.process.oom_score_adj,
+        console_size: None,
+    })
+}
+
+/// The entry point and its arguments. A given entry point leaves nothing of the image's command, as in docker.
+fn arguments(spec: &Spec, image: &image::Config) -> Result<Vec<String>> {
+    let entrypoint = spec.entrypoint.as_ref().unwrap_or(&image.entrypoint);
+    let command = match spec.command.is_empty() && spec.entrypoint.is_none() {
+        true => &image.cmd,
+        false => &spec.command,
+    };
+    let arguments: Vec<String> = entrypoint.iter().chain(command).cloned().collect();
+    if arguments.is_empty() { Err(OptionError::NoCommand.into()) } else { Ok(arguments) }
+}
+
+/// The defaults, then what the image says, then what was asked. `HOME` is the runtime's, which reads the image's passwd.
+fn environment(spec: &Spec, image: &image::Config, hostname: &str) -> Vec<String> {
+    let mut variables = vec![PATH.to_owned(), format!("HOSTNAME={hostname}")];
+    if spec.terminal {
+        variables.push("TERM=xterm".to_owned());
+    }
+    let name_of = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
+    let mut set = |name: &str, variable: Option<String>| {
+        let place = variables.iter().position(|old| name_of(old) == name);
+        match (place, variable) {
+            (Some(place), Some(variable)) => variables[place] = variable,
+            (Some(place), None) => drop(variables.remove(place)),
+            (None, Some(variable)) => variables.push(variable),
+            (None, None) => {}
         }
+    };
+    for variable in image.env.iter().filter(|variable| variable.contains('=')) {
+        set(&name_of(variable), Some(variable.clone()));
     }
-    if !spec.isolation.time_offsets.is_empty() {
-        ns.push(Namespace { kind: NamespaceKind::Time, path: None });
-        linux.time_offsets.insert("boottime".into(), TimeOffset { secs: 100000, nanosecs: 0 });
+    for (name, value) in &spec.process.environment {
+        set(name, value.as_ref().map(|value| format!("{name}={value}")));
     }
-    linux.namespaces = ns;
-    linux.masked_paths = [
+    variables
+}
+
+/// The user as typed, else the image's; with `keep-id` the caller's own ids.
+fn user(spec: &Spec, image: &image::Config, machine: &Machine) -> Option<String> {
+    let kept = spec.isolation.keep_id.then(|| format!("{}:{}", machine.uid, machine.gid));
+    let of_image = Some(image.user.clone()).filter(|user| !user.is_empty());
+    spec.process.user.clone().or(kept).or(of_image)
+}
+
+fn seccomp(spec: &Spec) -> SeccompChoice {
+    match &spec.powers.seccomp_profile {
+        Some(profile) => SeccompChoice::Profile(profile.clone()),
+        None if spec.powers.seccomp_unconfined || spec.powers.privileged => SeccompChoice::Unconfined,
+        None => SeccompChoice::Default,
+    }
+}
+
+/// What docker hides and what it makes read-only. Source: moby, `daemon/pkg/oci/defaults.go`.
+fn system_paths(spec: &Spec, machine: &Machine) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    const MASKED: [&str; 12] = [
         "/proc/acpi",
         "/proc/asound",
         "/proc/interrupts",
         "/proc/kcore",
         "/proc/keys",
         "/proc/latency_stats",
-        "/proc/timer_list",
-        "/proc/timer_stats",
         "/proc/sched_debug",
         "/proc/scsi",
-        "/sys/firmware",
+        "/proc/timer_list",
+        "/proc/timer_stats",
         "/sys/devices/virtual/powercap",
-    ]
-    .iter()
-    .map(Into::into)
-    .collect();
-    linux.readonly_paths = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
-        .iter()
-        .map(Into::into)
-        .collect();
-    let cfg = image.cloned().unwrap_or_default();
-    let args = if spec.command.is_empty() { cfg.cmd.clone() } else { spec.command.clone() };
-    let oci = Spec {
-        oci_version: "1.2.0".into(),
-        hostname: Some("container".into()),
-        linux: Some(linux),
-        root: Some(Root { path: "".into(), readonly: false }),
-        process: Some(Process {
-            terminal: spec.terminal,
-            args,
-            env: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()],
-            cwd: "/".into(),
-            capabilities: Some(Capabilities {
-                bounding: caps.clone(),
-                effective: caps.clone(),
-                permitted: caps,
-                inheritable: vec![],
-                ambient: vec![],
-            }),
-            ..Default::default()
-        }),
-        mounts: vec![
-            m("/proc", "proc", "proc", "nosuid,noexec,nodev"),
-            m("/dev", "tmpfs", "tmpfs", "nosuid,strictatime,mode=755,size=65536k"),
-            m(
-                "/dev/pts",
-                "devpts",
-                "devpts",
-                if rootless {
-                    "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620"
-                } else {
-                    "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5"
-                },
-            ),
-            m("/dev/shm", "tmpfs", "shm", "nosuid,noexec,nodev,mode=1777,size=65536k"),
-            m("/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev"),
-            m("/sys", "sysfs", "sysfs", "nosuid,noexec,nodev,ro"),
-            m("/sys/fs/cgroup", "cgroup", "cgroup", "nosuid,noexec,nodev,ro"),
-            m(
-                "/etc/hostname",
-                "bind",
-                &places.directory.join("hostname").display().to_string(),
-                "bind,rprivate",
-            ),
-        ],
-        ..Default::default()
-    };
-    Ok(Made {
-        request: Request {
-            version: VERSION,
-            id: String::new(),
-            spec: oci,
-            root: RootFileSystem::Overlays(vec![]),
-            user: spec.process.user.clone(),
-            seccomp: SeccompChoice::Default,
-            init: spec.init,
-            interactive: spec.interactive,
-            map_with_helpers: false,
-            cgroup_parent: None,
-            remove: spec.remove,
-            name_file: None,
-            directory: "".into(),
-            state_directory: "".into(),
-        },
-        files: vec![("hostname".into(), "container\n".into())],
-    })
+        "/sys/firmware",
+    ];
+    const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+    if spec.powers.privileged || spec.powers.system_paths_unconfined {
+        return (Vec::new(), Vec::new());
+    }
+    let masked = MASKED.iter().map(PathBuf::from).chain(machine.thermal_throttles.iter().cloned());
+    (masked.collect(), READ_ONLY.iter().map(PathBuf::from).collect())
 }
+
+/// What was asked, and docker's two defaults for a network namespace of the container's own: low ports and ping need no privilege.
+fn sysctls(spec: &Spec, plan: &Plan) -> std::collections::BTreeMap<String, String> {
+    let mut all = spec.files.sysctls.clone();
+    if plan.has_own_network {
+        let mut default = |name: &str, value: &str| {
+            all.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+        };
+        default("net.ipv4.ip_unprivileged_port_start", "0");
+        // Every group of the range must be mapped.
+        if !plan.in_user_namespace {
+            default("net.ipv4.ping_group_range", "0 2147483647");
+        }
+    }
+    all
+}
+
+fn resources(limits: &Limits, devices: Vec<runtime::spec::DeviceRule>) -> Resources {
+    let given = |anything: bool| anything.then_some(());
+    let memory = Memory {
+        limit: limits.memory,
+        reservation: limits.memory_reservation,
+        swap: limits.memory_swap.filter(|_| limits.memory.is_some()),
+    };
+    let cpu = Cpu {
+        shares: limits.cpu_shares,
+        quota: limits.cpu_quota,
+        period: limits.cpu_period,
+        cpus: limits.cpuset_cpus.clone(),
+        mems: limits.cpuset_mems.clone(),
+    };
+    let block_io = BlockIo {
+        weight: limits.blkio_weight,
+        weight_device: limits.blkio_weight_device.clone(),
+        throttle_read_bps_device: limits.device_read_bps.clone(),
+        throttle_write_bps_device: limits.device_write_bps.clone(),
+        throttle_read_iops_device: limits.device_read_iops.clone(),
+        throttle_write_iops_device: limits.device_write_iops.clone(),
+    };
+    Resources {
+        devices,
+        memory: given(memory != Memory::default()).map(|()| memory),
+        cpu: given(cpu != Cpu::default()).map(|()| cpu),
+        pids: limits.pids.map(|limit| Pids { limit }),
+        block_io: given(block_io != BlockIo::default()).map(|()| block_io),
+        ..Resources::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

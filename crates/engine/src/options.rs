@@ -15,7 +15,7 @@ pub use environment::{env_file, label, label_file, variable};
 pub use isolation::{cgroupns, ipc, network, pid, time_offset, userns, uts};
 pub use limits::{
     blkio_weight, bytes, cpu_list, cpu_period, cpu_quota, cpu_shares, cpus, memory, memory_swap,
-    oom_score_adj, pids_limit, shm_size, ulimit,
+    oom_score_adj, pids_limit, processors, shm_size, ulimit,
 };
 pub use mounts::{mount, tmpfs, volume};
 pub use names::{
@@ -129,7 +129,7 @@ fn boolean(text: &str) -> Option<bool> {
 fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let mut near: Vec<(usize, &str)> = known.into_iter().map(|name| (distance(typed, name), name)).collect();
     near.sort_unstable();
-    let limit = typed.chars().count() / 2;
+    let limit = typed.chars().count() / 3;
     near.into_iter().filter(|(distance, _)| *distance <= limit).take(3).map(|(_, name)| name).collect()
 }
 

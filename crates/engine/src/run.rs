@@ -80,8 +80,7 @@ fn new_id() -> Result<String> {
 /// Fills the container's directory, and says what the monitor has to do.
 fn prepare(roots: &Roots, spec: &Spec, image: Option<&Image>, taken: &Taken) -> Result<Request> {
     let joined = |name: &str| joined_process(roots, name);
-    let places =
-        oci::Places { directory: &taken.directory, id: &taken.id, name: &taken.name, joined: &joined };
+    let places = oci::Places { directory: &taken.directory, id: &taken.id, joined: &joined };
     let made = oci::generate(spec, image.map(|image| &image.config), &places)?;
     for (name, text) in &made.files {
         fs_err::write(taken.directory.join(name), text)?;

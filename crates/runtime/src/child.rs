@@ -73,7 +73,8 @@ impl Child<'_> {
         self.fill_root(&root)?;
         self.settle_in(&root)?;
         let process = self.process()?;
-        let who = user::identify(self.request.user.as_deref(), &process.user)?;
+        let mut who = user::identify(self.request.user.as_deref(), &process.user)?;
+        who.user.additional_gids.extend(user::group_ids(&self.request.groups)?);
         let mut environment = process.env.clone();
         if !environment.iter().any(|entry| entry.starts_with("HOME=")) {
             environment.push(format!("HOME={}", who.home));

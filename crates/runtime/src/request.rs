@@ -22,6 +22,9 @@ pub struct Request {
     pub root: RootFileSystem,
     /// The user as typed (`name`, `uid`, `name:group`), looked up under the container's root; none is `spec.process.user`.
     pub user: Option<String>,
+    /// More groups, names or numbers, looked up there too.
+    #[serde(default)]
+    pub groups: Vec<String>,
     /// Which system calls are allowed.
     pub seccomp: SeccompChoice,
     /// Whether a small first process reaps orphans and forwards signals.

@@ -12,8 +12,8 @@ use kernel::record::Log;
 pub use self::arguments::Arguments;
 use crate::error::Error;
 
-pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
-    let spec = meaning::spec(&arguments).map_err(engine::Error::from)?;
+pub fn run(roots: &Roots, arguments: &Arguments) -> Result<ExitCode, Error> {
+    let spec = meaning::spec(arguments).map_err(engine::Error::from)?;
     let log = arguments.explain.map(|_| Log::create()).transpose().map_err(engine::Error::from)?;
     let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let user = UserSide { input: input.as_fd(), output: output.as_fd(), error: error.as_fd() };

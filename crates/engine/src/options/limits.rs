@@ -97,6 +97,18 @@ pub fn cpus(text: &str, most: usize) -> Result<Option<(i64, u64)>> {
     }
 }
 
+/// How many processors this machine has, whatever part of them this process may use.
+pub fn processors() -> usize {
+    let online = fs_err::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    let count = |part: &str| match part.split_once('-') {
+        Some((first, last)) => Some(last.parse::<usize>().ok()?.checked_sub(first.parse().ok()?)? + 1),
+        None => part.parse::<usize>().ok().map(|_| 1),
+    };
+    // Without /sys what this process may use is the best guess.
+    let counted = online.trim().split(',').map(count).sum::<Option<usize>>();
+    counted.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
 /// `--cpu-period` in microseconds; none for 0.
 pub fn cpu_period(text: &str) -> Result<Option<u64>> {
     let accepted = "microseconds from 1000 to 1000000, or 0 for the usual 100000";

@@ -29,10 +29,8 @@ fn destination(option: &'static str, text: &str, path: &str) -> Result<PathBuf> 
 
 /// The source of a bind mount: absolute; `./` and `../` are taken from here.
 fn source(option: &'static str, text: &str, path: &str) -> Result<PathBuf> {
-    if !(path.starts_with('/') || matches!(path, "." | ".."))
-        && !path.starts_with("./")
-        && !path.starts_with("../")
-    {
+    let is_path = path.starts_with('/') || matches!(path, "." | "..");
+    if !(is_path || path.starts_with("./") || path.starts_with("../")) {
         let instead = format!("name a directory: {option} ./{path}:DESTINATION means the one here");
         let instead = if option == "--volume" { instead } else { "give a path for the source".to_owned() };
         return Err(unsupported(option, text, NO_VOLUMES, Some(&instead)));

@@ -138,8 +138,7 @@ fn isolation(typed: &Arguments) -> Result<Isolation> {
 }
 
 fn limits(typed: &Arguments) -> Result<Limits> {
-    let machine = std::thread::available_parallelism().map_or(1, usize::from);
-    let share = maybe(typed.cpus.as_ref(), |text| options::cpus(text, machine))?;
+    let share = maybe(typed.cpus.as_ref(), |text| options::cpus(text, options::processors()))?;
     let quota = maybe(typed.cpu_quota.as_ref(), options::cpu_quota)?;
     let period = maybe(typed.cpu_period.as_ref(), options::cpu_period)?;
     if share.is_some() && (quota.is_some() || period.is_some()) {

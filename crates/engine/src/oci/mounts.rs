@@ -1,0 +1,116 @@
+//! What is mounted: docker's defaults, what was asked, and the name files.
+
+use std::path::Path;
+
+use runtime::spec::Mount;
+
+use super::name_files;
+use super::namespaces::Plan;
+use crate::error::Result;
+use crate::options::Error as OptionError;
+use crate::spec::{Choice, MountOption, Spec};
+
+/// The size of `/dev/shm` when none is asked.
+const SHM_SIZE: u64 = 64 << 20;
+
+/// All mounts in their order: the defaults, then the rest by depth, so that none covers another.
+pub(super) fn all(spec: &Spec, plan: &Plan, directory: &Path) -> Result<Vec<Mount>> {
+    let asked = &spec.files.mounts;
+    let is_asked = |path: &Path| asked.iter().any(|mount| mount.destination() == path);
+    let own_dev = is_asked(Path::new("/dev"));
+    let mut mounts = defaults(spec, plan);
+    // A /dev that was asked for is left as it is, as docker does.
+    mounts
+        .retain(|mount| !(is_asked(&mount.destination) || own_dev && mount.destination.starts_with("/dev")));
+    let mut others = asked.iter().map(one).collect::<Result<Vec<_>>>()?;
+    for (name, destination) in name_files::PLACES {
+        if !is_asked(Path::new(destination)) {
+            let source = directory.join(name).display().to_string();
+            let options = if spec.files.read_only { "rbind,rprivate,ro" } else { "rbind,rprivate" };
+            others.push(mount(destination, "bind", &source, options));
+        }
+    }
+    others.sort_by_key(|mount| mount.destination.components().count());
+    mounts.extend(others);
+    Ok(mounts)
+}
+
+fn mount(destination: &str, kind: &str, source: &str, options: &str) -> Mount {
+    Mount {
+        destination: destination.into(),
+        kind: kind.to_owned(),
+        source: source.to_owned(),
+        options: options.split(',').map(str::to_owned).collect(),
+    }
+}
+
+/// docker's. Source: moby, `daemon/pkg/oci/defaults.go`. Where the kernel does not let a user namespace mount a file system that
+/// shows namespaces of others, the host's is shown instead.
+fn defaults(spec: &Spec, plan: &Plan) -> Vec<Mount> {
+    const SAFE: &str = "nosuid,noexec,nodev";
+    let bind =
+        |path: &str, options: &str| mount(path, "bind", path, &format!("rbind,rprivate,{SAFE}{options}"));
+    let (sys, below) = if spec.powers.privileged { (",rw", "") } else { (",ro", ",ro,rro") };
+    let group = if plan.has_group(5) { ",gid=5" } else { "" };
+    let terminals = format!("nosuid,noexec,newinstance,ptmxmode=0666,mode=0620{group}");
+    let mut mounts = vec![
+        match plan.may_mount_proc {
+            true => mount("/proc", "proc", "proc", SAFE),
+            false => bind("/proc", ""),
+        },
+        mount("/dev", "tmpfs", "tmpfs", "nosuid,strictatime,mode=755,size=65536k"),
+        mount("/dev/pts", "devpts", "devpts", &terminals),
+        match plan.may_mount_sys {
+            true => mount("/sys", "sysfs", "sysfs", &format!("{SAFE}{sys}")),
+            false => bind("/sys", below),
+        },
+        mount("/sys/fs/cgroup", "cgroup", "cgroup", &format!("{SAFE}{sys}")),
+        match plan.may_mount_queues {
+            true => mount("/dev/mqueue", "mqueue", "mqueue", SAFE),
+            false => bind("/dev/mqueue", ""),
+        },
+    ];
+    if spec.isolation.ipc == Choice::Host {
+        mounts.push(bind("/dev/shm", ""));
+    } else if !spec.isolation.ipc_without_shm {
+        let size = spec.files.shm_size.unwrap_or(SHM_SIZE);
+        mounts.push(mount("/dev/shm", "tmpfs", "shm", &format!("{SAFE},mode=1777,size={size}")));
+    }
+    mounts
+}
+
+fn one(option: &MountOption) -> Result<Mount> {
+    let (kind, source, options) = match option {
+        MountOption::Tmpfs { options, .. } => ("tmpfs", "tmpfs".to_owned(), options.clone()),
+        MountOption::Bind {
+            source, read_only, propagation, recursive, writable_below, make_source, ..
+        } => {
+            provide(source, *make_source)?;
+            let mut options = vec![if *recursive { "rbind" } else { "bind" }.to_owned()];
+            options.push(propagation.clone().unwrap_or_else(|| "rprivate".to_owned()));
+            if *read_only {
+                options.push("ro".to_owned());
+                // As docker since 25: the mounts below are read-only too, which `ro` alone does not say.
+                options.extend((*recursive && !writable_below).then(|| "rro".to_owned()));
+            }
+            ("bind", source.display().to_string(), options)
+        }
+    };
+    Ok(Mount { destination: option.destination().to_owned(), kind: kind.to_owned(), source, options })
+}
+
+/// A source that is missing is made by `--volume` and refused by `--mount`, as docker does.
+fn provide(source: &Path, make: bool) -> Result<()> {
+    match (source.exists(), make) {
+        (true, _) => Ok(()),
+        (false, true) => {
+            let failed = |source| OptionError::File { option: "--volume", source };
+            Ok(fs_err::create_dir_all(source).map_err(failed)?)
+        }
+        (false, false) => {
+            let (value, reason) = (source.display().to_string(), "the source is not there".to_owned());
+            let accepted = Some("sources that exist; --volume makes missing ones".to_owned());
+            Err(OptionError::Value { option: "--mount", value, reason, accepted }.into())
+        }
+    }
+}
