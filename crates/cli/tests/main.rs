@@ -11,6 +11,10 @@
 
 #[path = "suite/coracle.rs"]
 mod coracle;
+#[path = "suite/host.rs"]
+mod host;
+#[path = "suite/images.rs"]
+mod images;
 #[path = "suite/run.rs"]
 mod run;
 

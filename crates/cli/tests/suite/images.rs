@@ -1,0 +1,117 @@
+//! The verbs of images: load, pull, import, images, inspect, tag, rmi.
+
+use std::process::Stdio;
+
+use crate::coracle::{Coracle, Ran, fixture};
+
+#[track_caller]
+fn refused(coracle: &Coracle, args: &[&str], words: &str) {
+    let ran = coracle.run(args);
+    assert_eq!(ran.code, 1, "{args:?}: {ran:?}");
+    assert!(ran.err.contains(words), "{args:?}: {}", ran.err);
+    assert_eq!(ran.err.lines().count(), 3, "what failed, because of what, what to do: {}", ran.err);
+    assert_eq!(ran.out, "", "standard output is for data");
+}
+
+#[test]
+fn an_image_comes_gets_names_and_goes() {
+    let coracle = Coracle::new();
+    let file = fixture("busybox.docker.tar").display().to_string();
+    let loaded = coracle.ok(&["load", "-i", &file]);
+    let name = loaded.trim().strip_prefix("Loaded image: ").unwrap_or_else(|| panic!("{loaded}"));
+    let id = coracle.ok(&["images", "-q", "--no-trunc"]);
+    assert_eq!(coracle.ok(&["inspect", "-f", "{{.Id}}", name]), id);
+    assert_eq!(coracle.ok(&["images", "-q"]).trim(), &id["sha256:".len()..][..12]);
+    assert_eq!(coracle.ok(&["tag", name, "my/copy:2"]), "");
+    let list = coracle.ok(&["images"]);
+    assert!(list.starts_with("REPOSITORY "), "{list}");
+    assert!(list.lines().any(|line| line.starts_with("my/copy ") && line.contains(" 2 ")), "{list}");
+    assert_eq!(coracle.ok(&["images", "--format", "{{.Repository}}:{{.Tag}}", "my/copy"]), "my/copy:2\n");
+    assert_eq!(coracle.ok(&["images", "-q"]).lines().count(), 1, "one image, two names");
+    refused(&coracle, &["rmi", id.trim()], "several names");
+    assert_eq!(coracle.ok(&["rmi", name]), format!("Untagged: {name}\n"));
+    assert_eq!(coracle.ok(&["rmi", "my/copy:2"]), format!("Untagged: my/copy:2\nDeleted: {id}"));
+    assert_eq!(coracle.ok(&["images", "-q"]), "");
+    let left: Vec<_> = std::fs::read_dir(coracle.root().join("image/layers")).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn an_image_in_use_stays() {
+    let coracle = Coracle::with_busybox();
+    coracle.ok(&["run", "--name", "user", "busybox", "true"]);
+    refused(&coracle, &["rmi", "busybox"], "used by a container");
+    let state = coracle.ok(&["inspect", "-f", "{{.Name}} {{.State.Status}} {{.State.ExitCode}}", "user"]);
+    assert_eq!(state, "/user exited 0\n");
+    coracle.ok(&["rm", "user"]);
+    coracle.ok(&["rmi", "busybox"]);
+}
+
+#[test]
+fn standard_input_is_an_archive_too() {
+    let coracle = Coracle::new();
+    let load = |args: &[&str]| -> Ran {
+        let file = std::fs::File::open(fixture("busybox.docker.tar")).unwrap();
+        coracle.command(args).stdin(Stdio::from(file)).output().unwrap().into()
+    };
+    let first = load(&["load"]);
+    assert!(first.out.starts_with("Loaded image: "), "{first:?}");
+    assert_eq!(load(&["load", "--quiet", "-"]).out, first.out);
+    assert_eq!(load(&["pull", "docker-archive:-"]).code, 0);
+}
+
+#[test]
+fn a_root_file_system_becomes_an_image() {
+    let coracle = Coracle::new();
+    let tree = coracle.directory().join("tree");
+    std::fs::create_dir(&tree).unwrap();
+    std::fs::write(tree.join("here"), "").unwrap();
+    let archive = coracle.directory().join("tree.tar").display().to_string();
+    let tar = std::process::Command::new("tar").arg("-C").arg(&tree).args(["-cf", &archive, "."]).status();
+    assert!(tar.unwrap().success());
+    let id = coracle.ok(&[
+        "import",
+        "-c",
+        "CMD [\"/a\", \"b\"]",
+        "-c",
+        "ENV A=1",
+        "-m",
+        "by hand",
+        &archive,
+        "made:1",
+    ]);
+    assert_eq!(
+        coracle.ok(&["inspect", "-f", "{{.Id}} {{json .Config.Cmd}} {{json .RepoTags}}", "made:1"]),
+        format!("{} [\"/a\",\"b\"] [\"made:1\"]\n", id.trim())
+    );
+    refused(&coracle, &["import", "-c", "RUN x", &archive], "RUN x");
+    refused(&coracle, &["import", "--max-entries", "1", &archive], "limit of 1");
+    refused(&coracle, &["load", "-i", &archive], "neither index.json nor manifest.json");
+}
+
+#[test]
+fn what_cannot_be_done_is_said() {
+    let coracle = Coracle::with_busybox();
+    refused(&coracle, &["rmi", "busybxo"], "busybox");
+    refused(&coracle, &["inspect", "nothing-like-it"], "nothing-like-it");
+    refused(&coracle, &["inspect", "--type", "container", "busybox"], "no container");
+    refused(&coracle, &["tag", "busybox", "Not A Name"], "not a name");
+    refused(&coracle, &["pull", "debian"], "registries");
+    refused(&coracle, &["pull", "oci:/nowhere"], "/nowhere");
+    refused(&coracle, &["load", "-i", "/nowhere"], "/nowhere");
+    refused(
+        &coracle,
+        &[
+            "load",
+            "--platform",
+            "linux/arm64",
+            &format!("docker-archive:{}", fixture("busybox.docker.tar").display()),
+        ],
+        "arm64",
+    );
+    refused(&coracle, &["images", "--format", "{{range .}}"], "range .");
+    refused(&coracle, &["images", "--format", "{{.Colour}}"], "Colour");
+    let wrong = coracle.run(&["load", "--max-size", "much"]);
+    assert_eq!(wrong.code, 1);
+    assert!(wrong.err.contains("500m"), "{}", wrong.err);
+}
