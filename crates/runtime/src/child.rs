@@ -184,9 +184,9 @@ impl Child<'_> {
                     // Lets the container's user open /dev/stdout again. Not possible for an id outside the user namespace, which then
                     // simply cannot.
                     let owned = rustix::fs::fchown(stream, Some(Uid::from_raw(uid)), None::<Gid>);
-                    if let Err(errno) =
-                        owned.or_else(|errno| if errno == Errno::PERM { Ok(()) } else { Err(errno) })
-                    {
+                    if let Err(errno) = owned.or_else(|errno| {
+                        if matches!(errno, Errno::PERM | Errno::INVAL) { Ok(()) } else { Err(errno) }
+                    }) {
                         let source = kernel::Error::new("fchown", "standard stream", errno);
                         return Err(Error::Step { step: "cannot give the streams to the container", source });
                     }

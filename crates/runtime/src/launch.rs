@@ -173,13 +173,14 @@ fn start_child(child: Child<'_>) -> ! {
     if child.plan.needs_intermediate() {
         kernel::record::actor(Actor::Intermediate);
         let outcome = child::wait_for_go(child.socket.as_fd()).and_then(|_| {
-            // Its memory holds descriptors of the host; nobody in a namespace that it enters may look into it.
-            kernel::identity::set_dumpable(false).in_step("cannot protect the container's process").or_else(
-                |error| {
-                    if child.plan.joined.is_empty() { Ok(()) } else { Err(error) }
-                },
-            )?;
             child.plan.enter()?;
+            if !child.plan.joined.is_empty() {
+                because(
+                    Chapter::Namespaces,
+                    "who is in a shared PID namespace already may not look into the newcomer",
+                );
+                kernel::identity::set_dumpable(false).in_step("cannot protect the container's process")?;
+            }
             because(
                 Chapter::Namespaces,
                 "the container's process, in all its namespaces; the intermediate one ends",
