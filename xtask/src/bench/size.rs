@@ -24,10 +24,10 @@ pub(super) fn run_memory(bed: &Bed) -> Result<Vec<Verdict>> {
     let mut greeting = [0; 5];
     let started = child.stdout.take().map(|mut stdout| std::io::Read::read_exact(&mut stdout, &mut greeting));
     let deadline = Instant::now() + PATIENCE;
-    let mut peaks = peaks()?;
+    let mut peaks = peaks(child.id())?;
     while peaks.len() < 2 && Instant::now() < deadline && matches!(started, Some(Ok(()))) {
         std::thread::sleep(Duration::from_millis(20));
-        peaks = self::peaks()?;
+        peaks = self::peaks(child.id())?;
     }
     drop(child.stdin.take());
     child.wait()?;
@@ -44,13 +44,17 @@ pub(super) fn run_memory(bed: &Bed) -> Result<Vec<Verdict>> {
     Ok(peaks.into_iter().map(verdict).collect())
 }
 
-/// The peak memory, in KiB, of every running process with our name: proc_pid_status(5), `VmHWM`.
-fn peaks() -> Result<Vec<(String, f64)>> {
+/// The peak memory, in KiB, of the command line, which has the number `pid`, and of its children with our name:
+/// proc_pid_status(5), `VmHWM`.
+fn peaks(pid: u32) -> Result<Vec<(String, f64)>> {
     let mut found = Vec::new();
     for entry in fs_err::read_dir("/proc")?.flatten() {
         // Not every entry is a process, and a process may end while we look.
         let Ok(status) = fs_err::read_to_string(entry.path().join("status")) else { continue };
         let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        if ![field("Pid:"), field("PPid:")].contains(&Some(pid.to_string().as_str())) {
+            continue;
+        }
         let Some(name) = called(&entry.path()).filter(|name| name.starts_with(NAME)) else { continue };
         let peak = field("VmHWM:")
             .and_then(|peak| peak.strip_suffix(" kB"))
