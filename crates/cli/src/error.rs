@@ -52,11 +52,8 @@ impl Error {
 
 impl From<engine::Error> for Error {
     fn from(error: engine::Error) -> Self {
-        let (headline, cause) = match error.headline() {
-            Some(headline) => (headline, Some(error.to_string())),
-            None => (error.to_string(), None),
-        };
-        Self { headline, cause, advice: error.advice(), code: error.exit_code() }
+        let headline = error.headline().unwrap_or_else(|| error.to_string());
+        Self { headline, cause: error.cause(), advice: error.advice(), code: error.exit_code() }
     }
 }
 

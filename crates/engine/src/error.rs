@@ -127,6 +127,16 @@ impl Error {
     pub fn headline(&self) -> Option<String> {
         match self {
             Error::Container { name, .. } => Some(format!("cannot start container \"{name}\"")),
+            Error::Option(error) => Some(error.parts().0),
+            _ => None,
+        }
+    }
+
+    /// Because of what, as the second line, where there is a headline.
+    pub fn cause(&self) -> Option<String> {
+        match self {
+            Error::Container { .. } => Some(self.to_string()),
+            Error::Option(error) => error.parts().1,
             _ => None,
         }
     }

@@ -43,6 +43,8 @@ pub struct Made {
     pub request: Request,
     /// Names in the container's directory, and contents.
     pub files: Vec<(String, String)>,
+    /// The host's ids of the container's root, where root has shifted them: it may change these files.
+    pub owner: Option<(u32, u32)>,
 }
 
 /// Makes the configuration. `image` is none for `--rootfs`.
@@ -78,7 +80,7 @@ fn generate_on(
     let configuration = runtime::spec::Spec {
         oci_version: OCI_VERSION.to_owned(),
         root: Some(Root { path: PathBuf::from("rootfs"), readonly: spec.files.read_only }),
-        mounts: mounts::all(spec, &plan, places.directory)?,
+        mounts: mounts::all(spec, machine, &plan, places.directory)?,
         process: Some(process(spec, image, &hostname)?),
         hostname: (spec.isolation.uts != Choice::Host).then(|| hostname.clone()),
         domainname: spec.names.domainname.clone(),
@@ -102,7 +104,8 @@ fn generate_on(
         directory: PathBuf::new(),
         state_directory: PathBuf::new(),
     };
-    Ok(Made { request, files: name_files::all(spec, machine, &hostname) })
+    let owner = plan.ids.root().filter(|_| machine.uid == 0);
+    Ok(Made { request, files: name_files::all(spec, machine, &hostname), owner })
 }
 
 fn process(spec: &Spec, image: &image::Config, hostname: &str) -> Result<Process> {

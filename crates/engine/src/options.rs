@@ -30,9 +30,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// Why options cannot be honoured.
 #[derive(Debug, thiserror::Error)]
+#[error("{}", self.sentence())]
 pub enum Error {
     /// A value that is not accepted.
-    #[error("invalid value \"{value}\" for {option}: {reason}")]
     Value {
         /// The option, with its dashes.
         option: &'static str,
@@ -44,7 +44,6 @@ pub enum Error {
         accepted: Option<String>,
     },
     /// A value that is right, but not one that this version or this machine can honour.
-    #[error("{option} {value} cannot be honoured: {reason}")]
     Unsupported {
         /// The option, with its dashes.
         option: &'static str,
@@ -56,7 +55,6 @@ pub enum Error {
         instead: Option<String>,
     },
     /// Two options that contradict each other.
-    #[error("{first} and {second} do not go together: {reason}")]
     Conflict {
         /// One option.
         first: &'static str,
@@ -66,13 +64,11 @@ pub enum Error {
         reason: String,
     },
     /// Two mounts at one place.
-    #[error("two mounts have the destination {destination}")]
     SameDestination {
         /// The place, inside the container.
         destination: String,
     },
     /// A file that an option names cannot be used.
-    #[error("cannot use the file of {option}: {source}")]
     File {
         /// The option, with its dashes.
         option: &'static str,
@@ -80,14 +76,48 @@ pub enum Error {
         source: std::io::Error,
     },
     /// Neither an image nor `--rootfs`.
-    #[error("there is nothing to run: neither an image nor --rootfs was given")]
     NoImage,
     /// Neither the image nor the user names a program.
-    #[error("there is no program to run: the image names none and none was given")]
     NoCommand,
 }
 
 impl Error {
+    fn sentence(&self) -> String {
+        match self.parts() {
+            (headline, Some(cause)) => format!("{headline}: {cause}"),
+            (headline, None) => headline,
+        }
+    }
+
+    /// What failed, and because of what. `Display` has the two in one sentence.
+    pub fn parts(&self) -> (String, Option<String>) {
+        match self {
+            Error::Value { option, value, reason, .. } => {
+                (format!("invalid value \"{value}\" for {option}"), Some(reason.clone()))
+            }
+            Error::Unsupported { option, value, reason, .. } => {
+                (format!("{} cannot be honoured", with_value(option, value)), Some(reason.clone()))
+            }
+            Error::Conflict { first, second, reason } => {
+                (format!("{first} and {second} do not go together"), Some(reason.clone()))
+            }
+            Error::File { option, source } => {
+                (format!("cannot use the file of {option}"), Some(source.to_string()))
+            }
+            Error::NoImage => {
+                let cause = "neither an image nor --rootfs was given".to_owned();
+                ("there is nothing to run".to_owned(), Some(cause))
+            }
+            Error::NoCommand => {
+                let cause = "the image names none and none was given".to_owned();
+                ("there is no program to run".to_owned(), Some(cause))
+            }
+            Error::SameDestination { destination } => {
+                (format!("two mounts have the destination {destination}"), None)
+            }
+        }
+    }
+
     /// What to type instead.
     pub fn advice(&self) -> Option<String> {
         match self {
@@ -95,13 +125,17 @@ impl Error {
             Error::Unsupported { instead, .. } => instead.clone(),
             Error::Conflict { first, second, .. } => Some(format!("leave out {first} or {second}")),
             Error::SameDestination { .. } => Some("leave one of the two out".to_owned()),
-            Error::File { .. } => None,
+            Error::File { option, .. } => Some(format!("name a file that can be read: {option}")),
             Error::NoImage => Some("name an image: coracle run IMAGE [COMMAND]".to_owned()),
             Error::NoCommand => {
                 Some("give one after the image: coracle run IMAGE COMMAND, for example sh".to_owned())
             }
         }
     }
+}
+
+fn with_value(option: &str, value: &str) -> String {
+    if value.is_empty() { option.to_owned() } else { format!("{option} {value}") }
 }
 
 /// A value that is not accepted.
@@ -193,6 +227,8 @@ mod tests {
     fn an_error_names_option_value_and_accepted_forms() {
         let error = memory("50q").unwrap_err();
         assert_eq!(error.to_string(), "invalid value \"50q\" for --memory: not a size");
+        let parts = ("invalid value \"50q\" for --memory".to_owned(), Some("not a size".to_owned()));
+        assert_eq!(error.parts(), parts);
         let advice = "accepted are bytes with an optional suffix b, k, m, g or t, for example 50m";
         assert_eq!(error.advice().unwrap(), advice);
     }

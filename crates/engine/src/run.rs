@@ -82,10 +82,14 @@ fn prepare(roots: &Roots, spec: &Spec, image: Option<&Image>, taken: &Taken) -> 
     let joined = |name: &str| joined_process(roots, name);
     let places = oci::Places { directory: &taken.directory, id: &taken.id, joined: &joined };
     let made = oci::generate(spec, image.map(|image| &image.config), &places)?;
-    for (name, text) in &made.files {
-        fs_err::write(taken.directory.join(name), text)?;
-    }
     let mut request = made.request;
+    for (name, text) in &made.files {
+        let file = taken.directory.join(name);
+        fs_err::write(&file, text)?;
+        if let Some((uid, gid)) = made.owner {
+            fs_err::os::unix::fs::chown(&file, Some(uid), Some(gid))?;
+        }
+    }
     request.root = root_file_system(spec, image, &taken.directory, &request)?;
     request.id = taken.id.clone();
     request.directory = taken.directory.clone();

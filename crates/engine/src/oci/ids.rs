@@ -27,6 +27,14 @@ pub(super) struct Maps {
     pub with_helpers: bool,
 }
 
+impl Maps {
+    /// The ids outside of root inside.
+    pub fn root(&self) -> Option<(u32, u32)> {
+        let of = |maps: &[IdMapping]| maps.iter().find(|map| map.container_id == 0).map(|map| map.host_id);
+        Some((of(&self.uids)?, of(&self.gids)?))
+    }
+}
+
 /// The maps for whoever asks. Root maps a range; an ordinary user itself, and its ranges if it has any.
 pub(super) fn maps(isolation: &Isolation, machine: &Machine) -> Result<Maps> {
     if machine.uid == 0 {

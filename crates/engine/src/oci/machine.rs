@@ -29,6 +29,8 @@ pub(super) struct Machine {
     pub has_map_helpers: bool,
     /// What each processor tells about its temperature.
     pub thermal_throttles: Vec<PathBuf>,
+    /// Whether the host shows its message queues at /dev/mqueue.
+    pub shows_queues: bool,
     /// All device nodes.
     pub devices: Vec<Device>,
 }
@@ -46,6 +48,7 @@ impl Machine {
             hosts: fs_err::read_to_string("/etc/hosts").unwrap_or_default(),
             resolv_conf: fs_err::read_to_string("/etc/resolv.conf").unwrap_or_default(),
             thermal_throttles: thermal_throttles(),
+            shows_queues: std::path::Path::new("/dev/mqueue").exists(),
             ..Self::default()
         };
         if uid != 0 || spec.isolation.user == Choice::Private {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use runtime::spec::Mount;
 
+use super::machine::Machine;
 use super::name_files;
 use super::namespaces::Plan;
 use crate::error::Result;
@@ -14,11 +15,11 @@ use crate::spec::{Choice, MountOption, Spec};
 const SHM_SIZE: u64 = 64 << 20;
 
 /// All mounts in their order: the defaults, then the rest by depth, so that none covers another.
-pub(super) fn all(spec: &Spec, plan: &Plan, directory: &Path) -> Result<Vec<Mount>> {
+pub(super) fn all(spec: &Spec, machine: &Machine, plan: &Plan, directory: &Path) -> Result<Vec<Mount>> {
     let asked = &spec.files.mounts;
     let is_asked = |path: &Path| asked.iter().any(|mount| mount.destination() == path);
     let own_dev = is_asked(Path::new("/dev"));
-    let mut mounts = defaults(spec, plan);
+    let mut mounts = defaults(spec, machine, plan);
     // A /dev that was asked for is left as it is, as docker does.
     mounts
         .retain(|mount| !(is_asked(&mount.destination) || own_dev && mount.destination.starts_with("/dev")));
@@ -46,7 +47,7 @@ fn mount(destination: &str, kind: &str, source: &str, options: &str) -> Mount {
 
 /// docker's. Source: moby, `daemon/pkg/oci/defaults.go`. Where the kernel does not let a user namespace mount a file system that
 /// shows namespaces of others, the host's is shown instead.
-fn defaults(spec: &Spec, plan: &Plan) -> Vec<Mount> {
+fn defaults(spec: &Spec, machine: &Machine, plan: &Plan) -> Vec<Mount> {
     const SAFE: &str = "nosuid,noexec,nodev";
     let bind =
         |path: &str, options: &str| mount(path, "bind", path, &format!("rbind,rprivate,{SAFE}{options}"));
@@ -65,11 +66,12 @@ fn defaults(spec: &Spec, plan: &Plan) -> Vec<Mount> {
             false => bind("/sys", below),
         },
         mount("/sys/fs/cgroup", "cgroup", "cgroup", &format!("{SAFE}{sys}")),
-        match plan.may_mount_queues {
-            true => mount("/dev/mqueue", "mqueue", "mqueue", SAFE),
-            false => bind("/dev/mqueue", ""),
-        },
     ];
+    if plan.may_mount_queues {
+        mounts.push(mount("/dev/mqueue", "mqueue", "mqueue", SAFE));
+    } else if machine.shows_queues {
+        mounts.push(bind("/dev/mqueue", ""));
+    }
     if spec.isolation.ipc == Choice::Host {
         mounts.push(bind("/dev/shm", ""));
     } else if !spec.isolation.ipc_without_shm {

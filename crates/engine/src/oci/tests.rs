@@ -18,6 +18,7 @@ fn machine(uid: u32) -> Machine {
         hosts: "127.0.0.1\tlocalhost\n".to_owned(),
         resolv_conf: "nameserver 10.0.0.1\nsearch lan\n".to_owned(),
         thermal_throttles: vec!["/sys/devices/system/cpu/cpu0/thermal_throttle".into()],
+        shows_queues: true,
         devices: vec![Device {
             kind: "c".to_owned(),
             path: "/dev/fuse".into(),

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use clap::ArgAction;
 
 /// Run a program in a new container
-///
-/// Options end at IMAGE: what follows it is the container's command. Repeatable options are given once for each value.
 #[derive(Debug, clap::Args)]
 #[command(
     disable_help_flag = true,
+    after_help = "Options end at IMAGE: what follows it is the container's command. An option that can have several values is \
+                  given once for each.",
     override_usage = "coracle run [OPTIONS] IMAGE [COMMAND] [ARG...]\n       coracle run [OPTIONS] --rootfs DIR COMMAND [ARG...]"
 )]
 pub struct Arguments {
@@ -17,7 +17,7 @@ pub struct Arguments {
     #[arg(value_name = "IMAGE [COMMAND]", trailing_var_arg = true, hide = true)]
     pub words: Vec<String>,
     /// Print help
-    #[arg(long, action = ArgAction::Help)]
+    #[arg(long, action = ArgAction::HelpShort)]
     pub help: Option<bool>,
 
     // Life
@@ -49,7 +49,7 @@ pub struct Arguments {
     #[arg(long, value_name = "SECONDS", help_heading = "Life", allow_negative_numbers = true)]
     pub stop_timeout: Option<String>,
     /// Say in order what was done to the machine, why, and how long it took: text or json
-    #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "text", help_heading = "Life")]
+    #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "text", hide_possible_values = true, help_heading = "Life")]
     pub explain: Option<Explain>,
     /// Not in this version
     #[arg(short, long, hide = true)]
@@ -112,7 +112,7 @@ pub struct Arguments {
     /// Process numbers: private, host or container:NAME
     #[arg(long, value_name = "NAMESPACE", help_heading = "Isolation")]
     pub pid: Option<String>,
-    /// Message queues and shared memory: private, shareable, none, host or container:NAME
+    /// Message queues and shared memory: private, shareable, none, host, or container:NAME without its /dev/shm
     #[arg(long, value_name = "NAMESPACE", help_heading = "Isolation")]
     pub ipc: Option<String>,
     /// Host name: private or host
