@@ -156,13 +156,13 @@ pub struct Arguments {
     #[arg(long, help_heading = "File system")]
     pub read_only: bool,
     /// Show a directory or file of the host; options ro, rslave, rshared and others
-    #[arg(short, long, value_name = "SOURCE:DESTINATION[:OPTIONS]", help_heading = "File system")]
+    #[arg(short, long, value_name = "FROM:TO[:OPTIONS]", help_heading = "File system")]
     pub volume: Vec<String>,
     /// The same and more: type=bind|tmpfs,source=...,destination=...
     #[arg(long, value_name = "KEY=VALUE,...", help_heading = "File system")]
     pub mount: Vec<String>,
     /// Mount a file system in memory, for example /tmp:size=100m,mode=1777
-    #[arg(long, value_name = "DESTINATION[:OPTIONS]", help_heading = "File system")]
+    #[arg(long, value_name = "PATH[:OPTIONS]", help_heading = "File system")]
     pub tmpfs: Vec<String>,
     /// Size of /dev/shm [default: 64m]
     #[arg(long, value_name = "SIZE", help_heading = "File system")]
