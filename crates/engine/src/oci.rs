@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use runtime::request::{Request, RootFileSystem, SeccompChoice, VERSION};
 use runtime::spec::{BlockIo, Cpu, Linux, Memory, Pids, Process, Resources, Root, User};
 
+pub(crate) use self::ids::of_images;
 use self::machine::Machine;
 use self::namespaces::Plan;
 use crate::error::Result;

@@ -18,7 +18,7 @@ const DEFAULT_START: u32 = 1_879_048_192;
 
 /// The maps of a new user namespace; empty without one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Maps {
+pub(crate) struct Maps {
     /// Users.
     pub uids: Vec<IdMapping>,
     /// Groups.
@@ -33,6 +33,20 @@ impl Maps {
         let of = |maps: &[IdMapping]| maps.iter().find(|map| map.container_id == 0).map(|map| map.host_id);
         Some((of(&self.uids)?, of(&self.gids)?))
     }
+}
+
+/// The maps by which this ordinary user's images are unpacked: those of its containers. None for root, and for a user without ranges or
+/// without the helpers.
+pub(crate) fn of_images() -> Option<Maps> {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    if uid == 0 || !has_map_helpers() {
+        return None;
+    }
+    let (uids, gids) = (ranges("/etc/subuid", uid), ranges("/etc/subgid", uid));
+    if uids.is_empty() || gids.is_empty() {
+        return None;
+    }
+    Some(Maps { uids: around(0, uid, &uids)?, gids: around(0, gid, &gids)?, with_helpers: true })
 }
 
 /// The maps for whoever asks. Root maps a range; an ordinary user itself, and its ranges if it has any.
