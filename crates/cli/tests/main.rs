@@ -19,6 +19,10 @@ mod images;
 mod options;
 #[path = "suite/run.rs"]
 mod run;
+#[path = "suite/running.rs"]
+mod running;
+#[path = "suite/talk.rs"]
+mod talk;
 
 /// A file that no line above names would never be run.
 #[test]

@@ -1,0 +1,132 @@
+//! The talk's example, which is what this program is for: a container is a process with namespaces, limits and a root of its own.
+
+use std::path::PathBuf;
+
+use crate::coracle::{Coracle, is_root};
+use crate::running::{Running, count};
+
+const NAMES: [&str; 4] = ["--network", "none", "--hostname", "container"];
+const LIMITS: [&str; 8] = ["--pids-limit", "20", "--memory", "50m", "--memory-swap", "50m", "--cpus", "0.5"];
+const MEMORY_DISK: [&str; 2] = ["--tmpfs", "/mytemp:size=100m,mode=0755"];
+
+/// Whether this user's containers can be limited here. If not, the answer must be a refusal with a way out.
+pub fn can_limit(coracle: &Coracle) -> bool {
+    let mut args = vec!["run", "--rm"];
+    args.extend(LIMITS);
+    args.extend(["busybox", "true"]);
+    let ran = coracle.run(&args);
+    if ran.code == 0 {
+        return true;
+    }
+    assert!(!is_root(), "root's containers can be limited everywhere: {ran:?}");
+    assert_eq!(ran.code, 125, "{ran:?}");
+    assert!(ran.err.contains("to do: ") && ran.err.contains("elegat"), "{}", ran.err);
+    coracle.assert_nothing_left();
+    false
+}
+
+/// The image's files in a directory, copied out by a container.
+pub fn unpacked(coracle: &Coracle) -> PathBuf {
+    let directory = coracle.directory().join("unpacked");
+    std::fs::create_dir(&directory).unwrap();
+    let volume = format!("{}:/out", directory.display());
+    let copy = "cp -a /bin /etc /home /root /out && mkdir /out/proc /out/sys /out/dev /out/tmp";
+    coracle.ok(&["run", "--rm", "-v", &volume, "busybox", "sh", "-c", copy]);
+    directory
+}
+
+#[test]
+fn an_unpacked_image_becomes_an_isolated_limited_process() {
+    let coracle = Coracle::with_busybox();
+    let directory = unpacked(&coracle);
+    example(&coracle, &["--rootfs", directory.to_str().unwrap()]);
+}
+
+#[test]
+fn a_loaded_image_becomes_an_isolated_limited_process() {
+    example(&Coracle::with_busybox(), &["busybox"]);
+}
+
+fn example(coracle: &Coracle, image: &[&str]) {
+    let limited = can_limit(coracle);
+    let mut options = [NAMES.as_slice(), &MEMORY_DISK].concat();
+    if limited {
+        options.extend(LIMITS);
+    }
+    let words = [options.as_slice(), image].concat();
+    let mut container = Running::start(coracle, &words);
+    its_view_is_its_own(&mut container);
+    if limited {
+        the_21st_process_fails(&mut container);
+        it_gets_half_a_processor(&mut container);
+        too_much_memory_ends_it(coracle, &words);
+    }
+    assert_eq!(container.end(), 0);
+    coracle.assert_nothing_left();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let place = coracle.directory().display().to_string();
+    assert!(!mounts.contains(&place), "a mount is left: {mounts}");
+}
+
+fn its_view_is_its_own(container: &mut Running) {
+    assert_eq!(container.ask("hostname"), "container");
+    assert_eq!(container.ask("echo $$"), "1");
+    assert_eq!(container.ask("df -m /mytemp | awk 'END { print $2 }'"), "100");
+    assert_eq!(container.ask("stat -c %a /mytemp"), "755");
+    // The shell and what lists them: nobody else's processes.
+    let processes = container.ask("ls /proc | grep -c '^[0-9]'");
+    assert!(processes.parse::<u32>().unwrap() <= 4, "{processes} processes in its /proc");
+    assert_eq!(container.ask("ls /sys/class/net"), "lo");
+}
+
+fn the_21st_process_fails(container: &mut Running) {
+    // The shell, the shell below it, and 18 more make 20.
+    let started =
+        container.ask("sh -c 'for i in $(seq 40); do sleep 1000 & echo started; done'; killall -9 sleep");
+    assert_eq!(started.matches("started").count(), 18, "{started}");
+    assert!(started.contains("can't fork"), "{started}");
+    assert!(count(&container.group("pids").unwrap().join("pids.events"), "max") >= 1);
+}
+
+/// What the kernel counted: periods, those in which the limit was reached, and microseconds used.
+fn processor_use(container: &Running) -> [u64; 3] {
+    let statistics = container.group("cpu").unwrap().join("cpu.stat");
+    // Version 2 counts the use of every group, whatever is limited; without it the limit has its own counter.
+    let usage = match container.groups.iter().find(|(names, _)| names.is_empty()) {
+        Some((_, unified)) => count(&unified.join("cpu.stat"), "usage_usec"),
+        None => {
+            let file = container.group("cpuacct").unwrap().join("cpuacct.usage");
+            std::fs::read_to_string(file).unwrap().trim().parse::<u64>().unwrap() / 1000
+        }
+    };
+    [count(&statistics, "nr_periods"), count(&statistics, "nr_throttled"), usage]
+}
+
+fn it_gets_half_a_processor(container: &mut Running) {
+    let before = processor_use(container);
+    container.ask("sh -c 'while :; do :; done' & echo");
+    // On a machine that others use too, it may never come to its limit.
+    let spent = loop {
+        let now = processor_use(container);
+        let spent = [now[0] - before[0], now[1] - before[1], now[2] - before[2]];
+        if spent[1] >= 3 || spent[0] >= 30 {
+            break spent;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    };
+    container.ask("kill $!");
+    // 50 ms in each period of 100 ms, and a little for what was counted between the two looks.
+    let [periods, throttled, usage] = spent;
+    assert!(usage <= (periods + 2) * 60_000, "{usage} us in {periods} periods");
+    assert!(usage >= throttled * 40_000, "{usage} us, though it came to its limit {throttled} times");
+}
+
+fn too_much_memory_ends_it(coracle: &Coracle, words: &[&str]) {
+    let fill = ["dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"];
+    let ran = coracle.run(&[&["run", "--rm"], words, &fill].concat());
+    assert_eq!(ran.code, 137, "{ran:?}");
+    // 30 MB fit.
+    let fill = ["dd", "if=/dev/zero", "of=/dev/null", "bs=30M", "count=1"];
+    let ran = coracle.run(&[&["run", "--rm"], words, &fill].concat());
+    assert_eq!(ran.code, 0, "{ran:?}");
+}
