@@ -524,6 +524,112 @@ fn certificates_of(text: &str) -> String {
 mod tests {
     use super::*;
 
+    /// A machine of a few files, and a store beside it.
+    struct Machine(PathBuf);
+
+    impl Machine {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("coracle-host-{name}-{}", std::process::id()));
+            fs_err::create_dir_all(path.join("machine")).unwrap();
+            Self(path)
+        }
+
+        fn root(&self) -> PathBuf {
+            self.0.join("machine")
+        }
+
+        fn store(&self) -> Store {
+            Store::open(&self.0.join("store")).unwrap()
+        }
+
+        fn write(&self, path: &str, text: &str, mode: u32) {
+            let path = self.root().join(path);
+            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+            fs_err::write(&path, text).unwrap();
+            set_mode(&path, mode).unwrap();
+        }
+
+        fn link(&self, target: &str, path: &str) {
+            let path = self.root().join(path);
+            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+            fs_err::os::unix::fs::symlink(target, path).unwrap();
+        }
+    }
+
+    impl Drop for Machine {
+        fn drop(&mut self) {
+            fs_err::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn only_what_is_named_is_taken() {
+        let machine = Machine::new("named");
+        // Its /bin is a directory of its own, its /lib a link.
+        machine.write("bin/bash", "", 0o755);
+        machine.link("usr/lib", "lib");
+        machine.link("../root", "lib64");
+        machine.write("usr/lib/os-release", "", 0o644);
+        machine.write("etc/ld.so.conf", "include", 0o644);
+        machine.write("etc/ld.so.conf.d/open.conf", "/usr/x", 0o644);
+        machine.write("etc/ld.so.conf.d/closed.conf", "secret", 0o600);
+        machine.write("etc/ld.so.conf.d/other", "secret", 0o644);
+        machine.write("etc/alternatives/file", "secret", 0o644);
+        machine.link("/usr/bin/vim", "etc/alternatives/vi");
+        machine.link("/opt/own", "etc/alternatives/own");
+        machine.write("etc/ssl/certs/key.pem", "-----BEGIN PRIVATE KEY-----\nsecret\n", 0o644);
+        machine.write("etc/ssl/private/key.pem", "secret", 0o600);
+        machine.write("etc/passwd", "secret", 0o644);
+        machine.write("root/own", "secret", 0o644);
+        let composition = Composition::of(&machine.root()).unwrap();
+        let nodes = &composition.nodes;
+        let has = |path: &str| nodes.contains_key(Path::new(path));
+        assert_eq!(composition.grafts, ["usr", "bin"]);
+        assert_eq!(composition.command, "/bin/bash");
+        assert!(
+            ["bin", "lib", "usr", "etc/ld.so.conf", "etc/ld.so.conf.d/open.conf", "etc/alternatives/vi"]
+                .iter()
+                .all(|path| has(path))
+        );
+        for path in [
+            "lib64",
+            "etc/ld.so.conf.d/closed.conf",
+            "etc/ld.so.conf.d/other",
+            "etc/alternatives/file",
+            "etc/alternatives/own",
+            "etc/ssl/certs/key.pem",
+            "etc/ssl/private",
+            "root/own",
+        ] {
+            assert!(!has(path), "{path}");
+        }
+        let secret =
+            |node: &Node| matches!(node, Node::File(bytes) if bytes.windows(6).any(|word| word == b"secret"));
+        assert!(!nodes.values().any(secret));
+    }
+
+    #[test]
+    fn what_changed_is_composed_anew_and_what_is_used_is_kept() {
+        let machine = Machine::new("anew");
+        let (root, store) = (machine.root(), machine.store());
+        machine.write("etc/ld.so.conf", "one", 0o644);
+        let first = store.current_host(&root).unwrap();
+        assert_eq!(store.current_host(&root).unwrap().key, first.key);
+        machine.write("etc/ld.so.conf", "another", 0o644);
+        let second = store.current_host(&root).unwrap();
+        assert_ne!(second.id, first.id);
+        let conf = |current: &Current| store.host_directory().join(&current.key).join("fs/etc/ld.so.conf");
+        assert_eq!(fs_err::read_to_string(conf(&second)).unwrap(), "another");
+        // The same contents make the same image.
+        machine.write("etc/ld.so.conf", "one", 0o644);
+        assert_eq!(store.current_host(&root).unwrap().key, first.key);
+        store.prune_host(&BTreeSet::from([second.id])).unwrap();
+        assert!(conf(&second).exists(), "a container uses it");
+        store.prune_host(&BTreeSet::new()).unwrap();
+        assert!(!conf(&second).exists());
+        assert!(conf(&first).exists(), "it is the current one");
+    }
+
     #[test]
     fn of_a_pem_file_only_certificates_are_taken() {
         let certificate = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
