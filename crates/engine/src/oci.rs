@@ -211,7 +211,7 @@ fn sysctls(spec: &Spec, plan: &Plan) -> std::collections::BTreeMap<String, Strin
         };
         default("net.ipv4.ip_unprivileged_port_start", "0");
         // Every group of the range must be mapped.
-        if !plan.in_user_namespace {
+        if plan.ids.gids.is_empty() {
             default("net.ipv4.ping_group_range", "0 2147483647");
         }
     }

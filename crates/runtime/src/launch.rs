@@ -149,7 +149,10 @@ fn guide(
         group.join(first.pid)?;
     }
     write_score(request, first.pid)?;
-    let user_namespace = map_ids(request, plan, privileged, first.pid)?;
+    let user_namespace = match plan.new_flags.contains(CloneFlags::NEWUSER) {
+        true => map_ids(request, privileged, first.pid)?,
+        false => None,
+    };
     let overlays = match &user_namespace {
         Some(user_namespace) if privileged => shifted_overlays(request, user_namespace)?,
         _ => Vec::new(),
@@ -255,11 +258,8 @@ pub fn map_by_helpers(pid: u32, users: &[IdMapping], groups: &[IdMapping]) -> Re
 }
 
 /// Writes which ids inside are which outside, and opens the namespace.
-pub(crate) fn map_ids(request: &Request, plan: &Plan, privileged: bool, pid: u32) -> Result<Option<OwnedFd>> {
+pub(crate) fn map_ids(request: &Request, privileged: bool, pid: u32) -> Result<Option<OwnedFd>> {
     let Some(linux) = &request.spec.linux else { return Ok(None) };
-    if !plan.new_flags.contains(CloneFlags::NEWUSER) {
-        return Ok(None);
-    }
     let process = PathBuf::from(format!("/proc/{pid}"));
     if request.map_with_helpers {
         map_by_helpers(pid, &linux.uid_mappings, &linux.gid_mappings)?;

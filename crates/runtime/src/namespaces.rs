@@ -76,7 +76,7 @@ impl Plan {
             }
         }
         plan.joined.sort_by_key(|joined| joined.kind);
-        let unprivileged_map = plan.new_flags.contains(CloneFlags::NEWUSER) && !privileged;
+        let unprivileged_map = plan.has_user_namespace() && !privileged;
         plan.may_set_groups = !unprivileged_map || request.map_with_helpers;
         Ok(plan)
     }

@@ -10,7 +10,6 @@ use kernel::record::{Chapter, because};
 
 use crate::error::{Error, InStep as _, Result};
 use crate::launch;
-use crate::namespaces::Plan;
 use crate::request::Request;
 
 /// Ends every process of the container's group and removes the group. Tells whether the kernel had killed one for want of memory.
@@ -71,7 +70,6 @@ fn from_inside(request: &Request, existing: Option<&OwnedFd>) -> Result<()> {
         Chapter::CleanUp,
         "files of ids that exist only in the user namespace are removed from inside it",
     );
-    let plan = Plan::new(request, false)?;
     let (ours, theirs) = kernel::socket::pair().in_step(STEP)?;
     let flags = if existing.is_some() { CloneFlags::empty() } else { CloneFlags::NEWUSER };
     let child = match process::clone3(flags, None).in_step(STEP)? {
@@ -88,7 +86,7 @@ fn from_inside(request: &Request, existing: Option<&OwnedFd>) -> Result<()> {
     };
     drop(theirs);
     if existing.is_none() {
-        launch::map_ids(request, &plan, false, child.pid)?;
+        launch::map_ids(request, false, child.pid)?;
     }
     crate::message::send(&ours, &crate::child::Go::On, &[]).in_step(STEP)?;
     let told = crate::message::receive::<crate::child::FromChild>(&ours)?;

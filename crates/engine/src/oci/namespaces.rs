@@ -18,8 +18,6 @@ pub(super) struct Plan {
     pub namespaces: Vec<Namespace>,
     /// The maps of a new user namespace.
     pub ids: Maps,
-    /// Whether ids inside are not the host's.
-    pub in_user_namespace: bool,
     /// A user namespace may mount the kernel's file systems only for other namespaces that belong to it.
     pub may_mount_proc: bool,
     /// The same for `/sys`, which shows the network namespace's devices.
@@ -47,14 +45,19 @@ impl Plan {
             wanted.push((NamespaceKind::Time, &Choice::Private));
         }
         let namespaces = wanted.into_iter().filter_map(|(kind, choice)| namespace(kind, choice, places));
-        let ids = if user == Choice::Private { ids::maps(isolation, machine)? } else { Maps::default() };
+        let ids = match &user {
+            Choice::Private => ids::maps(isolation, machine)?,
+            // The other container belongs to the same user, who has only one way to map ids. What this one leaves behind is
+            // removed through such a map when the other is gone.
+            Choice::Container(_) => ids::maps(&Isolation::default(), machine)?,
+            _ => Maps::default(),
+        };
         let may_mount = |choice: &Choice| match (&user, choice) {
             (Choice::Host, _) | (_, Choice::Private | Choice::Default) => true,
             (Choice::Container(name), Choice::Container(other)) => name == other,
             _ => false,
         };
         Ok(Self {
-            in_user_namespace: user != Choice::Host,
             may_mount_proc: may_mount(&isolation.pid),
             may_mount_sys: may_mount(&isolation.network),
             may_mount_queues: may_mount(&isolation.ipc),
@@ -66,10 +69,8 @@ impl Plan {
 
     /// Whether a group has a number inside.
     pub fn has_group(&self, gid: u32) -> bool {
-        // Of another container's maps nothing is known here.
-        let mut maps = self.ids.gids.iter();
-        !self.in_user_namespace
-            || maps.any(|map| gid >= map.container_id && gid - map.container_id < map.size)
+        let maps = &self.ids.gids;
+        maps.is_empty() || maps.iter().any(|map| gid >= map.container_id && gid - map.container_id < map.size)
     }
 }
 

@@ -63,9 +63,11 @@ pub fn userns(text: &str) -> Result<(Choice, bool)> {
         "auto" => Ok((Choice::Private, false)),
         "keep-id" => Ok((Choice::Private, true)),
         _ => {
-            let accepted = "host, private, auto (the same), keep-id and container:NAME";
-            let choice = choice(text);
-            Ok((choice.ok_or_else(|| invalid("--userns", text, "no such user namespace", accepted))?, false))
+            let accepted = "host, private, auto (the same) and keep-id";
+            match choice(text) {
+                Some(choice @ (Choice::Private | Choice::Host)) => Ok((choice, false)),
+                _ => Err(invalid("--userns", text, "no such user namespace", accepted)),
+            }
         }
     }
 }
@@ -143,7 +145,7 @@ mod tests {
         assert!(uts("container:web").is_err() && uts("").is_err());
         assert_eq!(cgroupns("private").unwrap(), Choice::Private);
         assert_eq!(userns("keep-id").unwrap(), (Choice::Private, true));
-        assert!(userns("keep-id:uid=1").is_err());
+        assert!(userns("keep-id:uid=1").is_err() && userns("container:web").is_err());
     }
 
     #[test]
