@@ -23,6 +23,9 @@ impl Format {
         if text == "json" {
             return Ok(Self(vec![Part::Json(Vec::new())]));
         }
+        if text == "table" || text.starts_with("table ") {
+            return Err(refused("table", "tables of chosen columns are not made"));
+        }
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("{{") {
@@ -112,7 +115,9 @@ mod tests {
         assert_eq!(of("{{.A.B}}-{{ .A.N }}\\t{{json .A.L}}").as_deref(), Some("x-3\t[1]"));
         assert_eq!(of("json"), Some(value.to_string()));
         assert_eq!(of("{{json .}}"), Some(value.to_string()));
-        for bad in ["{{.}}", "{{.A}}", "{{.X}}", "{{range .A}}", "{{.A", "{{.A | upper}}", "{{}}"] {
+        for bad in
+            ["{{.}}", "{{.A}}", "{{.X}}", "{{range .A}}", "{{.A", "{{.A | upper}}", "{{}}", "table {{.A.B}}"]
+        {
             assert_eq!(of(bad), None, "{bad}");
         }
     }

@@ -45,6 +45,9 @@ pub fn enter() -> Result<Option<i32>> {
     );
     match process::clone3(CloneFlags::NEWUSER, None)? {
         Cloned::Child => {
+            // Whoever ends the command means the work.
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+                .map_err(|errno| kernel::Error::new("prctl", "PR_SET_PDEATHSIG", errno))?;
             drop(start);
             wait_for_maps(&go);
             Ok(None)

@@ -232,6 +232,7 @@ impl Store {
         // One that cannot be read is one to be made anew: nothing is lost with it.
         if let Ok(current) = read_record::<Current>(&path)
             && current.boot == boot
+            && self.host_directory().join(&current.key).join("fs").is_dir()
             && current.inputs.iter().all(Input::is_same)
         {
             return Ok(current);
