@@ -10,9 +10,8 @@ use crate::table::{self, write_out};
 use crate::time;
 
 /// List images
-///
-/// The built-in image `host`, which is this machine, is not listed.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "The built-in image `host`, which is this machine's programs, is not listed.")]
 pub struct Arguments {
     /// Ids only
     #[arg(short, long)]

@@ -143,3 +143,20 @@ fn what_cannot_be_done_is_said() {
     assert_eq!(wrong.code, 1);
     assert!(wrong.err.contains("50m"), "{}", wrong.err);
 }
+
+#[test]
+fn the_help_is_as_kept() {
+    let coracle = Coracle::new();
+    let mut help = String::new();
+    for verb in ["images", "import", "inspect", "load", "pull", "rmi", "tag"] {
+        let mut command = coracle.command(&[verb, "--help"]);
+        command.env_remove("COLUMNS");
+        help.push_str(&format!("$ coracle {verb} --help\n"));
+        help.push_str(&String::from_utf8(command.output().unwrap().stdout).unwrap());
+    }
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/images-help.txt");
+    if std::env::var_os("CORACLE_UPDATE_GOLDEN").is_some() {
+        std::fs::write(&file, &help).unwrap();
+    }
+    assert_eq!(help, include_str!("../golden/images-help.txt"), "CORACLE_UPDATE_GOLDEN=1 keeps the new one");
+}
