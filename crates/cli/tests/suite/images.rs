@@ -1,5 +1,6 @@
 //! The verbs of images: load, pull, import, images, inspect, tag, rmi.
 
+use std::io::Write as _;
 use std::process::Stdio;
 
 use crate::coracle::{Coracle, Ran, fixture};
@@ -115,6 +116,33 @@ fn files_have_their_owners_where_that_can_be() {
     // With one id there is only one owner.
     assert_eq!(owner, if has_ids() { "33:34\n" } else { "0:0\n" });
     coracle.ok(&["rmi", "owned"]);
+}
+
+#[test]
+fn what_a_killed_import_left_goes_with_the_next_command() {
+    let coracle = Coracle::new();
+    let archive = coracle.directory().join("owned.tar");
+    let mut tar = std::process::Command::new("tar");
+    tar.args(["--owner=33", "--group=34", "-C"]).arg(fixture("busybox")).arg("-cf").arg(&archive).arg(".");
+    assert!(tar.status().unwrap().success());
+    let bytes = std::fs::read(&archive).unwrap();
+    let mut import = coracle.command(&["import", "-", "half"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut input = import.stdin.take().unwrap();
+    // It has begun when it takes more than a pipe holds.
+    input.write_all(&bytes[..bytes.len() / 2]).unwrap();
+    let staging = coracle.root().join("image/staging");
+    let left = || std::fs::read_dir(&staging).unwrap().count();
+    assert_eq!(left(), 1);
+    import.kill().unwrap();
+    import.wait().unwrap();
+    // In a user namespace a second process does the work, which ends when it learns that the first is gone.
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while left() > 0 && std::time::Instant::now() < patience {
+        assert_eq!(coracle.ok(&["images", "-q"]), "");
+    }
+    assert_eq!(left(), 0);
+    drop(input);
+    assert_eq!(std::fs::read_dir(coracle.root().join("image/layers")).unwrap().count(), 0);
 }
 
 #[test]
