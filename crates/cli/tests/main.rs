@@ -15,6 +15,8 @@ mod coracle;
 mod host;
 #[path = "suite/images.rs"]
 mod images;
+#[path = "suite/isolation.rs"]
+mod isolation;
 #[path = "suite/options.rs"]
 mod options;
 #[path = "suite/run.rs"]

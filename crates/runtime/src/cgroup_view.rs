@@ -1,10 +1,12 @@
 //! What the container sees of control groups at `/sys/fs/cgroup`: its own group as the root.
 
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
+use kernel::mount::{At, Change, MountAttributes, OpenTree, move_mount, open_tree, set_attributes};
 use kernel::record::{Chapter, because};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, InStep as _, Result};
 use crate::mount_options::{self, Options};
 use crate::root::{NewRoot, new_file_system};
 use crate::spec::Mount;
@@ -45,7 +47,10 @@ pub fn mount_view(root: &NewRoot, mount: &Mount, options: &Options, new_namespac
         let tree = new_file_system(kind, "cgroup", &one)?;
         root.attach_mount(&tree, kind, &place, &one)?;
     }
-    Ok(())
+    // Only now, when there is a place for each in it.
+    because(Chapter::RootFileSystem, "the directory of the hierarchies is as read-only as they are");
+    let change = Change { set: options.set & MountAttributes::RDONLY, ..Change::default() };
+    set_attributes(At::fd(tree.as_fd(), "tmpfs"), change).in_step("cannot show the control groups")
 }
 
 fn as_setting(controller: &str) -> (String, Option<String>) {
@@ -57,10 +62,6 @@ fn as_setting(controller: &str) -> (String, Option<String>) {
 
 /// Without a namespace of its own the container sees the host's groups, read-only as the options say.
 fn bind_view(root: &NewRoot, mount: &Mount, options: &Options) -> Result<()> {
-    use kernel::mount::{At, Change, OpenTree, move_mount, open_tree, set_attributes};
-    use std::os::fd::AsFd as _;
-
-    use crate::error::InStep as _;
     const STEP: &str = "cannot show the control groups";
     let source = Path::new("/sys/fs/cgroup");
     let tree = open_tree(At::path(source), OpenTree::CLONE | OpenTree::RECURSIVE).in_step(STEP)?;
