@@ -54,13 +54,33 @@ impl Group {
         id: &str,
         limits: &Limits,
     ) -> Result<Option<Self>> {
+        let group = Self::create_without_devices(hierarchy, parent, id, limits)?;
+        match group.as_ref().map_or(Ok(()), |group| group.limit_devices(limits)) {
+            Ok(()) => Ok(group),
+            Err(error) => {
+                // The first failure is the one to tell.
+                let _ = group.map(|group| group.remove());
+                Err(error)
+            }
+        }
+    }
+
+    /// The same with [`Group::limit_devices`] still to be called, before the container's program runs.
+    ///
+    /// The kernel takes half a millisecond to check and compile the program, in which other things can be done.
+    pub fn create_without_devices(
+        hierarchy: &Hierarchy,
+        parent: Option<&str>,
+        id: &str,
+        limits: &Limits,
+    ) -> Result<Option<Self>> {
         let settings = setting::settings(hierarchy, limits)?;
         let Some(place) = Place::find(hierarchy, parent, id)? else {
             return refuse_or_none(hierarchy, &settings, limits, parent);
         };
         let mut group =
             Self { place, hierarchy: hierarchy.clone(), unified: None, v1: Vec::new(), made: Vec::new() };
-        let made = group.make(&settings, limits);
+        let made = group.make(&settings);
         match made {
             Ok(()) => Ok(Some(group)),
             Err(error) => {
@@ -90,6 +110,14 @@ impl Group {
             .collect();
         let found = unified.is_some() || !v1.is_empty();
         Ok(found.then(|| Self { place, hierarchy: hierarchy.clone(), unified, v1, made: Vec::new() }))
+    }
+
+    /// Puts the device rules of `limits` into force, where there is a tree of version 2; on version 1 alone they are already.
+    pub fn limit_devices(&self, limits: &Limits) -> Result<()> {
+        match &self.unified {
+            Some(unified) if !limits.devices.is_empty() => limit_devices(unified, limits),
+            _ => Ok(()),
+        }
     }
 
     /// The group's directory of version 2, to give to clone3(2) with `CLONE_INTO_CGROUP`; none where there is only version 1.
@@ -173,14 +201,10 @@ impl Group {
             .unwrap_or(Path::new("/"))
     }
 
-    fn make(&mut self, settings: &[Setting], limits: &Limits) -> Result<()> {
+    fn make(&mut self, settings: &[Setting]) -> Result<()> {
         self.make_unified(settings)?;
         self.make_v1(settings, true)?;
-        self.apply(settings)?;
-        match &self.unified {
-            Some(unified) if !limits.devices.is_empty() => limit_devices(unified, limits),
-            _ => Ok(()),
-        }
+        self.apply(settings)
     }
 
     fn make_unified(&mut self, settings: &[Setting]) -> Result<()> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use image::{Image, Store};
 use kernel::record::{Actor, Log};
 use kernel::signal::SignalFd;
+use runtime::message::{self, ToMonitor};
 use runtime::request::{Overlay, Request, RootFileSystem, Upper};
 
 use crate::attach::{Attachment, Outcome, UserSide, forwarded_signals};
@@ -32,11 +33,13 @@ pub fn run(roots: &Roots, spec: &Spec, user: UserSide<'_>, log: Option<&Log>) ->
     let image = find_image(&store, spec)?;
     let id = new_id()?;
     let mut taken = Taken::new(roots, &id, spec.name.as_deref(), crate::names::random)?;
-    let request = prepare(roots, spec, image.as_ref(), &taken)?;
-    taken.write(&record(spec, image.as_ref(), &taken, &request), &request)?;
     let signals = SignalFd::block(&forwarded_signals())?;
     kernel::signal::ignore_broken_pipes();
+    // It starts while the container's directory is being filled; if that fails it ends with its socket.
     let monitor = spawn::start(&taken.directory, &taken.lock, log.map(Log::file))?;
+    let request = prepare(roots, spec, image.as_ref(), &taken)?;
+    taken.write(&record(spec, image.as_ref(), &taken, &request), &request)?;
+    message::send(&monitor.control, &ToMonitor::Begin, &[])?;
     taken.keep();
     let attachment = Attachment {
         name: &taken.name,

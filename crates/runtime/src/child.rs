@@ -29,7 +29,8 @@ use crate::user;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Go {
-    /// Limits, maps and mounts that need the host's powers are done: go on. Descriptors beside it are union mounts.
+    /// Go on. The first: limits, maps and mounts that need the host's powers are done; descriptors beside it are union mounts. The
+    /// second: all that has to be there before the container's program is there.
     On,
 }
 
@@ -82,6 +83,8 @@ impl Child<'_> {
         self.give_streams(who.user.uid)?;
         self.set_limits(process)?;
         self.enter_working_directory(process)?;
+        // The device rules are in force, and the container can be found again.
+        wait_for_go(self.socket.as_fd())?;
         self.drop_privileges(process, &who.user, &environment)
     }
 

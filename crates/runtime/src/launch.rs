@@ -68,8 +68,15 @@ pub fn launch(request: &Request, streams: Streams, born: impl FnOnce(u32) -> Res
     let privileged = capabilities.effective & CAP_SYS_ADMIN != 0;
     let plan = Plan::new(request, privileged)?;
     because(Chapter::Limits, "the group that the container's processes are counted and limited in");
-    let group = make_group(request, privileged)?;
-    let made = launch_in(request, streams, &plan, privileged, group.as_ref(), born);
+    let limits = limits(request, privileged)?;
+    let hierarchy = Hierarchy::detect()?;
+    let parent = request.cgroup_parent.as_deref();
+    let group = Group::create_without_devices(&hierarchy, parent, &request.id, &limits)?;
+    let last_steps = |pid| {
+        group.as_ref().map_or(Ok(()), |group| group.limit_devices(&limits))?;
+        born(pid)
+    };
+    let made = launch_in(request, streams, &plan, privileged, group.as_ref(), last_steps);
     match made {
         Ok((child, terminal, user_namespace)) => Ok(Running { child, group, terminal, user_namespace }),
         Err(error) => {
@@ -82,14 +89,12 @@ pub fn launch(request: &Request, streams: Streams, born: impl FnOnce(u32) -> Res
     }
 }
 
-fn make_group(request: &Request, privileged: bool) -> Result<Option<Group>> {
-    let hierarchy = Hierarchy::detect()?;
+fn limits(request: &Request, privileged: bool) -> Result<cgroup::Limits> {
     let resources = request.spec.linux.as_ref().and_then(|linux| linux.resources.as_ref());
-    let limits = match resources {
-        Some(resources) => crate::limits::from_resources(resources, privileged)?,
-        None => cgroup::Limits::default(),
-    };
-    Ok(Group::create(&hierarchy, request.cgroup_parent.as_deref(), &request.id, &limits)?)
+    match resources {
+        Some(resources) => crate::limits::from_resources(resources, privileged),
+        None => Ok(cgroup::Limits::default()),
+    }
 }
 
 type Made = (process::Child, Option<OwnedFd>, Option<OwnedFd>);
@@ -100,7 +105,7 @@ fn launch_in(
     plan: &Plan,
     privileged: bool,
     group: Option<&Group>,
-    born: impl FnOnce(u32) -> Result<()>,
+    last_steps: impl FnOnce(u32) -> Result<()>,
 ) -> Result<Made> {
     let binds = if privileged { root::open_binds(&request.spec.mounts)? } else { BTreeMap::new() };
     let prepared = Prepared { overlays: Vec::new(), binds };
@@ -122,7 +127,7 @@ fn launch_in(
         Cloned::Parent(first) => first,
     };
     drop((theirs, streams, prepared));
-    let guided = guide(request, plan, privileged, group, &first, &ours, born);
+    let guided = guide(request, plan, privileged, group, &first, &ours, last_steps);
     match guided {
         Ok((child, terminal, user_namespace)) => Ok((child.unwrap_or(first), terminal, user_namespace)),
         Err(error) => {
@@ -142,7 +147,7 @@ fn guide(
     group: Option<&Group>,
     first: &process::Child,
     socket: &OwnedFd,
-    born: impl FnOnce(u32) -> Result<()>,
+    last_steps: impl FnOnce(u32) -> Result<()>,
 ) -> Result<(Option<process::Child>, Option<OwnedFd>, Option<OwnedFd>)> {
     if let Some(group) = group {
         because(Chapter::Limits, "from here on every process of the container counts in this group");
@@ -166,8 +171,11 @@ fn guide(
         go(&[])?;
         second = Some(second_process(socket, first)?);
     }
-    born(second.as_ref().unwrap_or(first).pid)?;
     go(&overlays)?;
+    // While the child builds its root file system, which takes as long.
+    last_steps(second.as_ref().unwrap_or(first).pid)?;
+    // A child that has failed meanwhile no longer listens; what it said is read below.
+    let _ = go(&[]);
     let terminal = until_program(socket, second.as_ref().unwrap_or(first))?;
     Ok((second, terminal, user_namespace))
 }

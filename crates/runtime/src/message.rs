@@ -34,6 +34,8 @@ pub enum FromMonitor {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToMonitor {
+    /// The container's directory is filled: make it. The first message, once.
+    Begin,
     /// Send this signal to the container's first process.
     Signal(i32),
 }

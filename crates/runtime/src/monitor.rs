@@ -67,6 +67,8 @@ pub fn run(start: Start) -> Result<()> {
     }
     let signals = SignalFd::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT])
         .in_step("cannot start the monitor")?;
+    // The command line prepares the container while this process starts; if it fails or is killed there is nothing to do.
+    let Some((ToMonitor::Begin, _)) = message::receive::<ToMonitor>(&start.control)? else { return Ok(()) };
     let request = match read_request(&start.directory) {
         Ok(request) => request,
         Err(error) => return report(&start.control, FromMonitor::Failed(Failure::from(&error)), &[]),
@@ -219,6 +221,7 @@ impl Monitor {
         let Some(control) = &self.control else { return Ok(()) };
         match message::receive::<ToMonitor>(control)? {
             Some((ToMonitor::Signal(number), _)) => self.signal(number),
+            Some((ToMonitor::Begin, _)) => {}
             None => self.control = None,
         }
         Ok(())
