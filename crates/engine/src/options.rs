@@ -235,9 +235,40 @@ mod tests {
 
     #[test]
     fn no_text_panics() {
-        for text in ["", "=", ":", ",", "::", "\"", "a=", "=a", "é:é", "-1", "1e9", "0.0000000001", "\u{0}"]
-        {
-            fuzz_options(text);
+        const PIECES: [&str; 26] = [
+            "",
+            "=",
+            ":",
+            ",",
+            "/",
+            "..",
+            ".",
+            "-",
+            "+",
+            "\"",
+            " ",
+            "*",
+            "é",
+            "\u{0}",
+            "\n",
+            "%",
+            "1",
+            "k",
+            "s",
+            "rwm",
+            "99999999999999999999",
+            "type=bind",
+            "src",
+            "/t",
+            "net",
+            "nofile",
+        ];
+        for first in PIECES {
+            for second in PIECES {
+                for third in PIECES {
+                    fuzz_options(&[first, second, third].concat());
+                }
+            }
         }
     }
 }

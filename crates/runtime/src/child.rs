@@ -152,6 +152,9 @@ impl Child<'_> {
     fn fill_root(&mut self, root: &NewRoot) -> Result<()> {
         root::attach_lower_overlays(root, self.request, &mut self.prepared)?;
         root.mount_all(self.request, &mut self.prepared.binds)?;
+        if self.request.spec.mounts.iter().any(is_foreign_dev) {
+            return Ok(());
+        }
         let devices = self.linux().map_or(&[][..], |linux| &linux.devices);
         crate::device::make_all(root, devices, self.plan.has_user_namespace())
     }
@@ -263,6 +266,13 @@ impl Child<'_> {
         };
         Err(program::cannot_execute(&name, &path, failed.errno()))
     }
+}
+
+/// Whether a mount is somebody's own directory as `/dev`. Nodes and links made in it would be made on the host, so it is left as it is,
+/// as runc does.
+fn is_foreign_dev(mount: &crate::spec::Mount) -> bool {
+    let is_bind = || mount.kind == "bind" || mount.options.iter().any(|o| o == "bind" || o == "rbind");
+    mount.destination == Path::new("/dev") && is_bind()
 }
 
 fn load_filter(filter: Option<&seccomp::Filter>, why: &'static str) -> Result<()> {

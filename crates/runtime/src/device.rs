@@ -37,7 +37,6 @@ const STEP: &str = "cannot make a device node";
 
 /// Makes all nodes and links. With `bind` the host's nodes are mounted instead of made, as a user namespace may not make any.
 pub fn make_all(root: &NewRoot, asked: &[Device], bind: bool) -> Result<()> {
-    // A bind of the host's whole /dev has them all; only a fresh one needs filling.
     for (path, major, minor) in DEFAULT {
         let is_asked = asked.iter().any(|device| device.path == Path::new(path));
         if !is_asked {

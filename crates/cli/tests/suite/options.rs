@@ -88,6 +88,17 @@ fn files_are_mounted_as_asked() {
 }
 
 #[test]
+fn nothing_is_made_in_a_directory_of_the_host_that_is_dev() {
+    let coracle = Coracle::with_busybox();
+    let source = coracle.directory().join("dev");
+    std::fs::create_dir(&source).unwrap();
+    let volume = format!("{}:/dev", source.display());
+    coracle.run(&["run", "--rm", "-v", &volume, "busybox", "true"]);
+    let made: Vec<_> = std::fs::read_dir(&source).unwrap().collect();
+    assert!(made.is_empty(), "{made:?}");
+}
+
+#[test]
 fn clocks_and_parameters_are_of_the_container() {
     let coracle = Coracle::with_busybox();
     let boot = |options: &[&str]| {
