@@ -5,6 +5,7 @@
 
 mod commands;
 mod error;
+mod explain;
 mod format;
 mod table;
 mod time;

@@ -11,6 +11,8 @@
 
 #[path = "suite/coracle.rs"]
 mod coracle;
+#[path = "suite/explain.rs"]
+mod explain;
 #[path = "suite/host.rs"]
 mod host;
 #[path = "suite/images.rs"]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use kernel::mount::{At, Change, MountAttributes, OpenTree, open_tree, set_attributes};
 use kernel::process::{self, CloneFlags, Cloned};
-use kernel::record::{Chapter, because};
+use kernel::record::{Actor, Chapter, because};
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 
@@ -46,6 +46,7 @@ fn become_monitor(
     record: Option<BorrowedFd<'_>>,
     null: &OwnedFd,
 ) -> ! {
+    kernel::record::actor(Actor::Monitor);
     let prepare = || -> kernel::Result<Vec<String>> {
         kernel::identity::new_session()?;
         for number in 0..=2 {

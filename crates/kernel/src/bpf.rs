@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
 use crate::raw::{check, owned};
-use crate::record::{Arg, act};
+use crate::record::{self, Arg, act};
 use crate::{Error, Result};
 
 const PROG_LOAD: i64 = 5;
@@ -61,10 +61,13 @@ pub fn load_device_program(program: &[Instruction]) -> Result<OwnedFd> {
         license: license.as_ptr() as u64,
     };
     let described = format!("a device program of {} instructions", program.len());
-    let words = || format!("BPF_PROG_TYPE_CGROUP_DEVICE, {described}");
+    let fields = || {
+        let (kind, count) = (PROG_TYPE_CGROUP_DEVICE.into(), u64::from(attributes.length));
+        record::numbers(&[("prog_type", kind), ("insn_cnt", count)])
+    };
     // SAFETY: `program` and `license` outlive the call, `length` is the number of instructions that `program` has, each
     // with bpf_insn's layout (asserted below); the kernel copies both and keeps no pointer.
-    unsafe { bpf(PROG_LOAD, "BPF_PROG_LOAD", &attributes, words) }
+    unsafe { bpf(PROG_LOAD, "BPF_PROG_LOAD", &attributes, fields) }
         .map(owned)
         .map_err(|errno| Error::new("bpf", described, errno))
 }
@@ -83,9 +86,17 @@ pub fn attach_device_program(group: BorrowedFd<'_>, program: BorrowedFd<'_>, nam
         attach_type: ATTACH_CGROUP_DEVICE,
         flags: ALLOW_MULTI,
     };
-    let words = || format!("BPF_CGROUP_DEVICE to {name}, BPF_F_ALLOW_MULTI");
+    let fields = || {
+        let number = |name: &str, value: u32| (name.to_owned(), Arg::Int(value.into()));
+        Arg::Struct(vec![
+            ("target_fd".to_owned(), Arg::Fd(group.as_raw_fd(), name.to_owned())),
+            number("attach_bpf_fd", attributes.program),
+            number("attach_type", ATTACH_CGROUP_DEVICE),
+            number("attach_flags", ALLOW_MULTI),
+        ])
+    };
     // SAFETY: the attributes hold only numbers.
-    unsafe { bpf(PROG_ATTACH, "BPF_PROG_ATTACH", &attributes, words) }
+    unsafe { bpf(PROG_ATTACH, "BPF_PROG_ATTACH", &attributes, fields) }
         .map(drop)
         .map_err(|errno| Error::new("bpf", format!("device program of {name}"), errno))
 }
@@ -98,15 +109,10 @@ unsafe fn bpf<T>(
     command: i64,
     name: &str,
     attributes: &T,
-    words: impl FnOnce() -> String,
+    fields: impl FnOnce() -> Arg,
 ) -> std::result::Result<i64, Errno> {
-    let args = || {
-        vec![
-            Arg::Flags(command as u64, name.to_owned()),
-            Arg::Words(words()),
-            Arg::Int(size_of::<T>() as i64),
-        ]
-    };
+    let args =
+        || vec![Arg::Flags(command as u64, name.to_owned()), fields(), Arg::Int(size_of::<T>() as i64)];
     act(
         "bpf",
         args,

@@ -7,7 +7,7 @@
 use rustix::io::Errno;
 
 use crate::raw::check;
-use crate::record::{Arg, act};
+use crate::record::{self, Arg, act};
 use crate::{Error, Result};
 
 /// `setresuid(uid, uid, uid)`. See setresuid(2).
@@ -42,7 +42,7 @@ pub fn set_group(gid: u32) -> Result<()> {
 
 /// `setgroups(size, list)`. See setgroups(2).
 pub fn set_supplementary_groups(groups: &[u32]) -> Result<()> {
-    let args = || vec![Arg::Int(groups.len() as i64), Arg::Words(format!("{groups:?}"))];
+    let args = || vec![Arg::Int(groups.len() as i64), Arg::List(groups.iter().map(u32::to_string).collect())];
     act(
         "setgroups",
         args,
@@ -115,12 +115,14 @@ pub fn set_capabilities(sets: CapabilitySets) -> Result<()> {
     };
     let data = [half(0), half(32)];
     let args = || {
-        let set = |name: &str, bits: u64| Arg::Flags(bits, format!("{name} {bits:#x}"));
-        vec![
+        let header = record::numbers(&[("version", header.version.into()), ("pid", 0)]);
+        let set = |name: &str, bits: u64| (name.to_owned(), Arg::Flags(bits, format!("{bits:#x}")));
+        let sets = [
             set("effective", sets.effective),
             set("permitted", sets.permitted),
             set("inheritable", sets.inheritable),
-        ]
+        ];
+        vec![header, Arg::Struct(sets.into())]
     };
     act(
         "capset",

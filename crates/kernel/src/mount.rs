@@ -419,15 +419,19 @@ pub fn set_attributes(at: At<'_>, change: Change<'_>) -> Result<()> {
     let path = c_string("mount_setattr", at.path)?;
     let args = || {
         let names: Vec<&str> = flag_list.iter().filter(|(on, ..)| *on).map(|(.., name)| *name).collect();
-        let what = format!(
-            "set {} clear {} propagation {}",
-            words(&set),
-            words(&change.clear),
-            change.propagation.map_or(String::new(), |flags| words(&flags))
-        );
+        let propagation = change.propagation.map_or(Arg::Int(0), |flags| flags_arg(&flags));
+        let user_namespace = change
+            .user_namespace
+            .map_or(Arg::Int(0), |fd| Arg::Fd(fd.as_raw_fd(), "the container's user namespace".to_owned()));
+        let fields = [
+            ("attr_set", flags_arg(&set)),
+            ("attr_clr", flags_arg(&change.clear)),
+            ("propagation", propagation),
+            ("userns_fd", user_namespace),
+        ];
         let rest = [
             Arg::Flags(flags as u64, names.join("|")),
-            Arg::Words(what),
+            Arg::Struct(fields.map(|(name, value)| (name.to_owned(), value)).into()),
             Arg::Int(size_of::<MountAttr>() as i64),
         ];
         [&at.args()[..], &rest].concat()

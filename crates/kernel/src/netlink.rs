@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socket_with};
 
 use crate::raw::check;
-use crate::record::{Arg, act};
+use crate::record::{self, Arg, act};
 use crate::{Error, Result};
 
 const NLMSG_ERROR: u16 = 2;
@@ -28,7 +28,7 @@ pub fn loopback_up() -> Result<()> {
     let args = || {
         vec![
             Arg::Fd(socket.as_raw_fd(), "netlink route".to_owned()),
-            Arg::Words("RTM_NEWLINK lo IFF_UP".to_owned()),
+            link_up_fields(),
             Arg::Int(message.len() as i64),
             Arg::Int(0),
             Arg::Int(0),
@@ -62,6 +62,22 @@ fn link_up(index: i32) -> [u8; 32] {
     put(24, &up.to_ne_bytes());
     put(28, &up.to_ne_bytes());
     message
+}
+
+/// The message of [`link_up`] for the record.
+fn link_up_fields() -> Arg {
+    record::numbers(&[
+        ("nlmsg_len", 32),
+        ("nlmsg_type", RTM_NEWLINK.into()),
+        ("nlmsg_flags", (NLM_F_REQUEST | NLM_F_ACK).into()),
+        ("nlmsg_seq", 0),
+        ("nlmsg_pid", 0),
+        ("ifi_family", 0),
+        ("ifi_type", 0),
+        ("ifi_index", LOOPBACK_INDEX as u64),
+        ("ifi_flags", libc::IFF_UP as u64),
+        ("ifi_change", libc::IFF_UP as u64),
+    ])
 }
 
 /// Reads the kernel's answer: an NLMSG_ERROR whose number is 0 for success.

@@ -115,11 +115,17 @@ pub fn clone3(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<Clone
         return Ok(Cloned::Child);
     }
     record::end(start, "clone3", outcome.unwrap_or_else(record::failure), || {
-        let mut described = vec![flags.arg()];
+        let number = |name: &str, value: u64| (name.to_owned(), Arg::Int(value as i64));
+        let mut fields = vec![
+            ("flags".to_owned(), flags.arg()),
+            number("exit_signal", args.exit_signal),
+            number("stack", args.stack),
+            number("stack_size", args.stack_size),
+        ];
         if let Some(group) = cgroup {
-            described.push(Arg::Fd(group.as_raw_fd(), "control group".to_owned()));
+            fields.push(("cgroup".to_owned(), Arg::Fd(group.as_raw_fd(), "control group".to_owned())));
         }
-        described
+        vec![Arg::Struct(fields), Arg::Int(size_of::<CloneArgs>() as i64)]
     });
     let pid = outcome.map_err(|errno| Error::new("clone3", "a new process", errno))?;
     Ok(Cloned::Parent(Child { pid: pid as u32, pidfd: owned(i64::from(pidfd)) }))
@@ -197,7 +203,10 @@ pub fn pidfd_open(pid: u32) -> Result<OwnedFd> {
 
 /// `pidfd_send_signal(pidfd, signal, NULL, 0)`, recorded. See pidfd_send_signal(2).
 pub fn send_signal(process: BorrowedFd<'_>, signal: i32) -> Result<()> {
-    let args = || vec![Arg::Fd(process.as_raw_fd(), "process".to_owned()), Arg::Int(signal.into())];
+    let args = || {
+        let process = Arg::Fd(process.as_raw_fd(), "process".to_owned());
+        vec![process, Arg::Int(signal.into()), Arg::Int(0), Arg::Int(0)]
+    };
     act(
         "pidfd_send_signal",
         args,

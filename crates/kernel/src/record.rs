@@ -56,6 +56,8 @@ pub enum Actor {
     Intermediate,
     /// The process that becomes the container.
     Container,
+    /// A short-lived process that does one thing for another: an exec'd `newuidmap`, a removal inside a user namespace.
+    Helper,
 }
 
 /// One argument of a recorded call.
@@ -68,11 +70,13 @@ pub enum Arg {
     Flags(u64, String),
     /// A string as the kernel got it.
     Str(String),
-    /// A list of strings (argv).
+    /// A list of strings (argv) or of numbers (groups).
     List(Vec<String>),
+    /// A structure that the call takes by address: its fields under the kernel's names. Addresses in it are left out.
+    Struct(Vec<(String, Arg)>),
     /// A descriptor and what it refers to.
     Fd(i32, String),
-    /// A structure or a buffer, in words only.
+    /// What is not shown as it is, in words: the number of an environment's variables.
     Words(String),
 }
 
@@ -127,7 +131,8 @@ fn current_actor() -> Actor {
         0 => Actor::CommandLine,
         1 => Actor::Monitor,
         2 => Actor::Intermediate,
-        _ => Actor::Container,
+        3 => Actor::Container,
+        _ => Actor::Helper,
     }
 }
 
@@ -284,6 +289,12 @@ pub(crate) fn failure(errno: Errno) -> i64 {
     -i64::from(errno.raw_os_error())
 }
 
+/// A [`Arg::Struct`] of numbers.
+pub(crate) fn numbers(fields: &[(&str, u64)]) -> Arg {
+    let field = |(name, value): &(&str, u64)| ((*name).to_owned(), Arg::Int(*value as i64));
+    Arg::Struct(fields.iter().map(field).collect())
+}
+
 /// The time before a call, when recording is on.
 pub(crate) fn begin() -> Option<u64> {
     is_on().then(now_ns)
@@ -296,10 +307,20 @@ pub(crate) fn end(
     result: i64,
     args: impl FnOnce() -> Vec<Arg>,
 ) -> Option<Event> {
-    let start_ns = start?;
+    let duration_ns = now_ns().saturating_sub(start?);
+    note(start?, duration_ns, call, result, args)
+}
+
+fn note(
+    start_ns: u64,
+    duration_ns: u64,
+    call: &'static str,
+    result: i64,
+    args: impl FnOnce() -> Vec<Arg>,
+) -> Option<Event> {
     let event = Event {
         actor: current_actor(),
-        duration_ns: now_ns().saturating_sub(start_ns),
+        duration_ns,
         chapter: current_chapter(),
         call: call.to_owned(),
         args: args(),
@@ -330,7 +351,7 @@ pub(crate) fn act<T>(
 
 /// Records a call that does not return when it succeeds (execve), before it is made.
 pub(crate) fn act_without_return(call: &'static str, args: impl FnOnce() -> Vec<Arg>) -> Option<Event> {
-    end(begin(), call, 0, args)
+    note(begin()?, 0, call, 0, args)
 }
 
 /// Records that the call noted by [`act_without_return`] failed after all: a second event with the error, which
@@ -351,6 +372,11 @@ impl fmt::Display for Arg {
             Arg::Flags(_, words) | Arg::Words(words) => f.write_str(words),
             Arg::Str(text) => write!(f, "{text:?}"),
             Arg::List(items) => write!(f, "{items:?}"),
+            Arg::Struct(fields) => {
+                let shown: Vec<String> =
+                    fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                write!(f, "{{{}}}", shown.join(", "))
+            }
             Arg::Fd(number, words) if words.is_empty() => write!(f, "{number}"),
             Arg::Fd(_, words) => write!(f, "<{words}>"),
         }

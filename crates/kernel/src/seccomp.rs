@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use rustix::io::Errno;
 
 use crate::raw::{check, owned};
-use crate::record::{Arg, act};
+use crate::record::{self, Arg, act};
 use crate::{Error, Result};
 
 /// One instruction of a classic BPF program: `struct sock_filter` of `<linux/filter.h>`.
@@ -56,7 +56,7 @@ pub fn load(program: &[Instruction], flags: FilterFlags) -> Result<Option<OwnedF
         vec![
             Arg::Flags(u64::from(libc::SECCOMP_SET_MODE_FILTER), "SECCOMP_SET_MODE_FILTER".to_owned()),
             Arg::Flags(u64::from(flags.bits()), names.collect::<Vec<_>>().join("|")),
-            Arg::Words(format!("a filter of {len} instructions")),
+            record::numbers(&[("len", len.into())]),
         ]
     };
     let fd = act("seccomp", args, |fd| *fd, || set_mode_filter(flags, &fprog)).map_err(failed)?;

@@ -131,6 +131,7 @@ fn launch_in(
     match guided {
         Ok((child, terminal, user_namespace)) => Ok((child.unwrap_or(first), terminal, user_namespace)),
         Err(error) => {
+            because(Chapter::CleanUp, "the container could not be made, so its process ends");
             // It may have ended by itself; then there is nothing to signal, and it is reaped all the same.
             let _ = process::send_signal(first.pidfd.as_fd(), libc::SIGKILL);
             let _ = process::wait(first.pidfd.as_fd());
@@ -310,6 +311,7 @@ fn run_helper(name: &'static str, pid: u32, mappings: &[IdMapping]) -> Result<()
     let path = crate::program::find(name, &environment)?;
     let child = match process::clone3(CloneFlags::empty(), None).in_step("cannot start newuidmap")? {
         Cloned::Child => {
+            kernel::record::actor(Actor::Helper);
             kernel::signal::unblock_all();
             // Nothing is left to say to anybody: the exit status tells.
             let _ = process::execve(&path, &argv, &environment);

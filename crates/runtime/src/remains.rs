@@ -6,7 +6,7 @@ use std::path::Path;
 use cgroup::{Group, Hierarchy};
 use kernel::namespace::setns;
 use kernel::process::{self, CloneFlags, Cloned, Ended};
-use kernel::record::{Chapter, because};
+use kernel::record::{Actor, Chapter, because};
 
 use crate::error::{Error, InStep as _, Result};
 use crate::launch;
@@ -75,6 +75,7 @@ fn from_inside(request: &Request, existing: Option<&OwnedFd>) -> Result<()> {
     let child = match process::clone3(flags, None).in_step(STEP)? {
         Cloned::Parent(child) => child,
         Cloned::Child => {
+            kernel::record::actor(Actor::Helper);
             drop(ours);
             let removed =
                 crate::child::wait_for_go(theirs.as_fd()).and_then(|_| remove_as_root(request, existing));

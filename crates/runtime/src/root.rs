@@ -268,7 +268,7 @@ fn has_new_cgroup_namespace(request: &Request) -> bool {
 
 fn reason_of(kind: &str) -> &'static str {
     match kind {
-        "proc" => "ps and friends read /proc, and this one shows only the container's processes",
+        "proc" => "programs like ps read /proc, and this one shows only the container's processes",
         "sysfs" => "programs look for devices and network cards in /sys",
         "devpts" => "the container gets pseudo-terminals of its own",
         "mqueue" => "POSIX message queues of the container's own IPC namespace",

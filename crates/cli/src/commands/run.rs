@@ -11,6 +11,7 @@ use kernel::record::Log;
 
 pub use self::arguments::Arguments;
 use crate::error::Error;
+use crate::explain;
 
 pub fn run(roots: &Roots, arguments: &Arguments) -> Result<ExitCode, Error> {
     let spec = meaning::spec(arguments).map_err(engine::Error::from)?;
@@ -18,24 +19,13 @@ pub fn run(roots: &Roots, arguments: &Arguments) -> Result<ExitCode, Error> {
     let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let user = UserSide { input: input.as_fd(), output: output.as_fd(), error: error.as_fd() };
     let outcome = engine::run(roots, &spec, user, log.as_ref());
-    if let Some(log) = &log {
-        print_record(log);
+    if let (Some(log), Some(form)) = (&log, arguments.explain) {
+        explain::print(log, form, &secrets(&spec));
     }
     Ok(ExitCode::from(outcome?.code as u8))
 }
 
-fn print_record(log: &Log) {
-    for event in log.events() {
-        let args: Vec<String> = event.args.iter().map(ToString::to_string).collect();
-        eprintln!(
-            "{:?} {:?} {}({}) = {} [{} us] {}",
-            event.actor,
-            event.chapter,
-            event.call,
-            args.join(", "),
-            event.result,
-            event.duration_ns / 1000,
-            event.why
-        );
-    }
+/// What is passed by `-e` may be a password.
+fn secrets(spec: &engine::spec::Spec) -> Vec<&str> {
+    spec.process.environment.iter().filter_map(|(_, value)| value.as_deref()).collect()
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::ArgAction;
 
+use crate::explain::Form;
+
 /// Run a program in a new container
 #[derive(Debug, clap::Args)]
 #[command(
@@ -48,9 +50,10 @@ pub struct Arguments {
     /// Seconds from that signal to KILL
     #[arg(long, value_name = "SECONDS", help_heading = "Life", allow_negative_numbers = true)]
     pub stop_timeout: Option<String>,
-    /// Say in order what was done to the machine, why, and how long it took: text or json
+    /// When it has ended, say on standard error what was done to the machine, why, and how long each call took: text, or json (the
+    /// last line is one JSON document). Values of -e and --env-file are left out, wherever they stand; the command is shown
     #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "text", hide_possible_values = true, help_heading = "Life")]
-    pub explain: Option<Explain>,
+    pub explain: Option<Form>,
     /// Not in this version
     #[arg(short, long, hide = true)]
     pub detach: bool,
@@ -235,13 +238,4 @@ pub struct Arguments {
     /// Put the container's control group below this one
     #[arg(long, value_name = "PATH", help_heading = "Limits")]
     pub cgroup_parent: Option<String>,
-}
-
-/// The form of `--explain`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Explain {
-    /// Lines for people.
-    Text,
-    /// One JSON document.
-    Json,
 }

@@ -299,9 +299,9 @@ mod tests {
 
     #[test]
     fn explain_takes_its_form_behind_an_equals_sign() {
-        use super::super::arguments::Explain;
-        assert_eq!(parse("--explain x").unwrap().explain, Some(Explain::Text));
-        assert_eq!(parse("--explain=json x").unwrap().explain, Some(Explain::Json));
+        use crate::explain::Form;
+        assert_eq!(parse("--explain x").unwrap().explain, Some(Form::Text));
+        assert_eq!(parse("--explain=json x").unwrap().explain, Some(Form::Json));
         assert_eq!(parse("--explain json").unwrap().words, ["json"]);
         assert!(parse("--explain=xml x").is_err());
     }
