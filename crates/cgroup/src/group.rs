@@ -87,7 +87,7 @@ impl Group {
                 // Nobody is in it yet, so what was made can be removed; the first failure is the one to tell.
                 let _ = group.remove();
                 for parent in group.made.iter().rev() {
-                    let _ = rustix::fs::rmdir(parent);
+                    let _ = remove_directory(parent);
                 }
                 Err(error)
             }
@@ -169,9 +169,12 @@ impl Group {
             self.remove_tree(directory)?;
         }
         if self.place.has_usual_parent() {
-            // The parent goes with the last of its groups; while it has others the kernel keeps it.
+            because(
+                Chapter::CleanUp,
+                "the groups' common parent goes with the last of them; while it has others the kernel keeps it",
+            );
             for directory in self.directories().filter_map(Path::parent) {
-                let _ = rustix::fs::rmdir(directory);
+                let _ = remove_directory(directory);
             }
         }
         Ok(())

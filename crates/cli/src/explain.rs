@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn colour_is_never_the_only_signal() {
-        let events = [event(Actor::Monitor, "rmdir", vec![Arg::Str("/x".to_owned())], -16)];
+        let events = [event(Actor::Monitor, "umount2", vec![Arg::Str("/x".to_owned())], -16)];
         let plain = text(&events, &[], &Style::new(false));
         assert!(!plain.contains('\x1b') && plain.contains("failed: "), "{plain}");
         let coloured = text(&events, &[], &Style::new(true));

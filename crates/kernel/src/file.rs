@@ -1,8 +1,9 @@
 //! Writes to the kernel's own files: control groups, `/proc`.
 
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 use crate::record::{Arg, act};
 use crate::{Error, Result};
@@ -15,7 +16,6 @@ pub fn write_control(path: &Path, value: &str) -> Result<()> {
     let file =
         rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).map_err(failed("open"))?;
     let args = || {
-        use std::os::fd::AsRawFd;
         vec![
             Arg::Fd(file.as_raw_fd(), path.display().to_string()),
             Arg::Str(value.to_owned()),
@@ -27,20 +27,31 @@ pub fn write_control(path: &Path, value: &str) -> Result<()> {
     Ok(())
 }
 
-/// `mkdir(path, 0755)`, recorded; for control groups, which are made that way. See mkdir(2).
+/// `mkdirat(AT_FDCWD, path, 0755)`, recorded; for control groups, which are made that way. See mkdir(2).
 ///
 /// The error names the path.
 pub fn make_directory(path: &Path) -> Result<()> {
-    let args = || vec![Arg::Str(path.display().to_string()), Arg::Flags(0o755, "0755".to_owned())];
-    act("mkdir", args, |()| 0, || rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)))
-        .map_err(|errno| Error::new("mkdir", path.display().to_string(), errno))
+    let args = || {
+        let mode = Arg::Flags(0o755, "0755".to_owned());
+        vec![working_directory(), Arg::Str(path.display().to_string()), mode]
+    };
+    let make = || rustix::fs::mkdirat(CWD, path, Mode::from_raw_mode(0o755));
+    act("mkdirat", args, |()| 0, make).map_err(|errno| Error::new("mkdir", path.display().to_string(), errno))
 }
 
-/// `rmdir(path)`, recorded; for control groups, which are removed that way. See rmdir(2).
+/// `unlinkat(AT_FDCWD, path, AT_REMOVEDIR)`, which is rmdir(path), recorded; for control groups, which are removed that way.
+/// See rmdir(2).
 ///
 /// The error names the path. A control group gives `EBUSY` while it has processes or groups below.
 pub fn remove_directory(path: &Path) -> Result<()> {
-    let args = || vec![Arg::Str(path.display().to_string())];
-    act("rmdir", args, |()| 0, || rustix::fs::rmdir(path))
+    let args = || {
+        let flags = Arg::Flags(AtFlags::REMOVEDIR.bits().into(), "AT_REMOVEDIR".to_owned());
+        vec![working_directory(), Arg::Str(path.display().to_string()), flags]
+    };
+    act("unlinkat", args, |()| 0, || rustix::fs::unlinkat(CWD, path, AtFlags::REMOVEDIR))
         .map_err(|errno| Error::new("rmdir", path.display().to_string(), errno))
+}
+
+fn working_directory() -> Arg {
+    Arg::Fd(CWD.as_raw_fd(), "working directory".to_owned())
 }

@@ -133,20 +133,21 @@ impl<'a> At<'a> {
     }
 }
 
-/// `mount(source, target, fstype, flags, data)`. See mount(2).
+/// `mount(source, target, fstype, flags, data)`; an empty kind or data is passed as NULL. See mount(2).
 pub fn mount(source: &str, target: &Path, kind: &str, flags: MountFlags, data: &str) -> Result<()> {
     let failed = |errno| Error::new("mount", shown(target), errno);
     let source_c = c_string("mount", source)?;
     let target_c = c_string("mount", target)?;
-    let kind_c = c_string("mount", kind)?;
-    let data_c = c_string("mount", data)?;
+    let unless_empty = |text: &str| (!text.is_empty()).then(|| c_string("mount", text)).transpose();
+    let (kind_c, data_c) = (unless_empty(kind)?, unless_empty(data)?);
+    let null_or_str = |text: &str| if text.is_empty() { Arg::Int(0) } else { Arg::Str(text.to_owned()) };
     let args = || {
         vec![
             Arg::Str(source.to_owned()),
             Arg::Str(shown(target)),
-            Arg::Str(kind.to_owned()),
+            null_or_str(kind),
             flags_arg(&flags),
-            Arg::Str(data.to_owned()),
+            null_or_str(data),
         ]
     };
     act(
@@ -154,15 +155,15 @@ pub fn mount(source: &str, target: &Path, kind: &str, flags: MountFlags, data: &
         args,
         |_| 0,
         || {
-            // SAFETY: four strings that outlive the call.
+            // SAFETY: up to four strings that outlive the call; kind and data may be null.
             check(unsafe {
                 libc::syscall(
                     libc::SYS_mount,
                     source_c.as_ptr(),
                     target_c.as_ptr(),
-                    kind_c.as_ptr(),
+                    kind_c.as_ref().map_or(ptr::null(), |kind| kind.as_ptr()),
                     flags.bits(),
-                    data_c.as_ptr(),
+                    data_c.as_ref().map_or(ptr::null(), |data| data.as_ptr()),
                 )
             })
         },

@@ -12,7 +12,7 @@ use crate::coracle::{Coracle, Ran, is_root};
 const TRACED: &str = "clone,clone3,fork,vfork,unshare,setns,mount,umount2,open_tree,move_mount,fsopen,fsconfig,fsmount,\
     fspick,mount_setattr,pivot_root,chroot,sethostname,setdomainname,setuid,setgid,setreuid,setregid,setresuid,\
     setresgid,setfsuid,setfsgid,setgroups,capset,prctl,seccomp,bpf,mknod,mknodat,execve,execveat,kill,tkill,tgkill,\
-    pidfd_send_signal,write,pwrite64,writev,sendto,mkdir,rmdir";
+    pidfd_send_signal,write,pwrite64,writev,sendto,mkdir,mkdirat,rmdir,unlinkat";
 /// prctl(2) options that only ask: PR_CAPBSET_READ, and PR_GET_AUXV, which Rust's library asks where the vDSO is.
 const ASKING: [&str; 2] = ["23", "1096112214"];
 /// Fields that hold an address or a program; the record has their sizes.
@@ -97,7 +97,7 @@ fn traced(coracle: &Coracle, directory: &Path, options: &[&str]) -> Ran {
     let command = coracle.command(&run);
     let prefix = directory.join("t");
     let mut strace: Vec<String> =
-        ["strace", "-ff", "-y", "-v", "-X", "raw", "-s", "65536", "-e", "signal=none", "-o"]
+        ["strace", "-ff", "--decode-fds=path", "-v", "-X", "raw", "-s", "65536", "-e", "signal=none", "-o"]
             .map(str::to_owned)
             .into();
     strace.extend([prefix.display().to_string(), "-e".to_owned(), format!("trace={TRACED}")]);
@@ -185,14 +185,14 @@ fn seen_calls(text: &str, actor: &str) -> Vec<Call> {
     for line in text.lines().skip(usize::from(actor == "command_line")) {
         let Some((call, first_path)) = Line::parse(line) else { continue };
         let text = call.arguments.first().map_or("", String::as_str);
-        let place = if matches!(call.name.as_str(), "mkdir" | "rmdir") {
-            text.trim_matches('"')
-        } else {
-            &first_path
+        let place = match call.name.as_str() {
+            "mkdirat" | "unlinkat" => call.arguments[1].trim_matches('"'),
+            "mkdir" | "rmdir" => text.trim_matches('"'),
+            _ => &first_path,
         };
         let is_kernel_file = place.starts_with("/sys/fs/cgroup/") || place.starts_with("/proc/");
         let counts = match call.name.as_str() {
-            "write" | "pwrite64" | "writev" | "mkdir" | "rmdir" => is_kernel_file,
+            "write" | "pwrite64" | "writev" | "mkdir" | "rmdir" | "mkdirat" | "unlinkat" => is_kernel_file,
             "prctl" => !ASKING.contains(&text),
             _ => true,
         };
@@ -211,7 +211,7 @@ fn seen_calls(text: &str, actor: &str) -> Vec<Call> {
 /// A line of strace's output while it is read.
 struct Line<'a> {
     rest: &'a str,
-    /// What -y says of the first descriptor.
+    /// What --decode-fds says of the first descriptor.
     first_path: Option<&'a str>,
     environment: bool,
 }
@@ -250,7 +250,7 @@ impl<'a> Line<'a> {
 
     fn value(&mut self, name: &str, values: &mut Vec<String>) {
         if self.skip("\"") {
-            let text = self.string();
+            let text = String::from_utf8(self.string()).unwrap();
             values.push(format!("{name}{text:?}"));
         } else if self.skip("[") {
             self.list(values);
@@ -267,18 +267,22 @@ impl<'a> Line<'a> {
     }
 
     /// The text up to the closing quote, unescaped.
-    fn string(&mut self) -> String {
+    fn string(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut letters = self.rest.char_indices();
         while let Some((at, letter)) = letters.next() {
             match letter {
                 '"' => {
                     self.rest = &self.rest[at + 1..];
-                    return String::from_utf8(bytes).unwrap();
+                    return bytes;
                 }
                 '\\' => match letters.next().unwrap().1 {
                     'n' => bytes.push(b'\n'),
                     't' => bytes.push(b'\t'),
+                    'x' => {
+                        let digits: String = letters.by_ref().take(2).map(|(_, digit)| digit).collect();
+                        bytes.push(u8::from_str_radix(&digits, 16).unwrap());
+                    }
                     digit @ '0'..='7' => {
                         let mut value = digit.to_digit(8).unwrap();
                         while let Some(next) = letters.clone().next().and_then(|(_, next)| next.to_digit(8)) {
@@ -300,7 +304,11 @@ impl<'a> Line<'a> {
         let mut count = 0;
         let is_structures = self.rest.starts_with('{');
         while !self.skip("]") {
-            self.value("", &mut items);
+            if is_structures && self.skip("\"") {
+                items.extend(device_message(&self.string()));
+            } else {
+                self.value("", &mut items);
+            }
             self.skip(", ");
             count += 1;
         }
@@ -325,7 +333,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// A number with what -y says of it, or an expression with parentheses.
+    /// A number with what --decode-fds says of it, or an expression with parentheses.
     fn word(&mut self) -> &'a str {
         let mut depth = 0;
         let ends = |(at, letter): (usize, char)| {
@@ -349,8 +357,28 @@ impl<'a> Line<'a> {
     }
 }
 
-/// A number in any base as decimal; anything else as it is.
+/// struct ifinfomsg of rtnetlink(7): strace knows the family of a socket only in its own network namespace, and shows the bytes.
+fn device_message(bytes: &[u8]) -> Vec<String> {
+    let number = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
+    let kind = u16::from_ne_bytes([bytes[2], bytes[3]]);
+    assert_eq!(bytes.len(), 16);
+    vec![
+        format!("ifi_family={}", bytes[0]),
+        format!("ifi_type={kind}"),
+        format!("ifi_index={}", number(4)),
+        format!("ifi_flags={}", number(8)),
+        format!("ifi_change={}", number(12)),
+    ]
+}
+
+/// A number in any base as decimal, also the halves `low|high` of a capability set; anything else as it is.
 fn number(word: &str) -> String {
+    if let Some((low, high)) = word.split_once('|') {
+        let half = |text: &str| u64::from_str_radix(text.strip_prefix("0x")?, 16).ok();
+        if let (Some(low), Some(high)) = (half(low), half(high)) {
+            return (low | high << 32).to_string();
+        }
+    }
     let parsed = match word {
         "NULL" => Some(0),
         _ if word.starts_with("0x") => u64::from_str_radix(&word[2..], 16).ok(),
