@@ -8,6 +8,7 @@ use kernel::record::{Actor, Log};
 use kernel::signal::SignalFd;
 use runtime::message::{self, ToMonitor};
 use runtime::request::{Overlay, Request, RootFileSystem, Upper};
+use runtime::spec::ConsoleSize;
 
 use crate::attach::{Attachment, Outcome, UserSide, forwarded_signals};
 use crate::container::{self, Record, Taken};
@@ -37,7 +38,10 @@ pub fn run(roots: &Roots, spec: &Spec, user: UserSide<'_>, log: Option<&Log>) ->
     kernel::signal::ignore_broken_pipes();
     // It starts while the container's directory is being filled; if that fails it ends with its socket.
     let monitor = spawn::start(&taken.directory, &taken.lock, log.map(Log::file))?;
-    let request = prepare(roots, spec, image.as_ref(), &taken)?;
+    let mut request = prepare(roots, spec, image.as_ref(), &taken)?;
+    if let Some(process) = request.spec.process.as_mut().filter(|process| process.terminal) {
+        process.console_size = size_of(&user);
+    }
     taken.write(&record(spec, image.as_ref(), &taken, &request), &request)?;
     message::send(&monitor.control, &ToMonitor::Begin, &[])?;
     taken.keep();
@@ -78,6 +82,12 @@ fn new_id() -> Result<String> {
     let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     filled.map_err(|errno| kernel::Error::new("getrandom", "a container id", errno))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The size of the user's terminal: the container's has it before its program looks.
+fn size_of(user: &UserSide<'_>) -> Option<ConsoleSize> {
+    let size = rustix::termios::tcgetwinsize(user.output).ok()?;
+    Some(ConsoleSize { height: size.ws_row, width: size.ws_col })
 }
 
 /// Fills the container's directory, and says what the monitor has to do.
