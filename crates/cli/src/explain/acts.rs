@@ -4,6 +4,9 @@ use kernel::record::{Actor, Arg, Event};
 
 use super::words::{self, Words, argument, fd_name, number, short, text_of};
 
+/// Two names that are longer together do not fit into their column.
+const MOST_NAMES: usize = 20;
+
 /// One or more consecutive calls of one process that do one thing, for one reason.
 #[derive(Debug)]
 pub struct Act<'a> {
@@ -63,7 +66,10 @@ impl<'a> Act<'a> {
         match self.names.as_slice() {
             [(name, 1)] => (*name).to_owned(),
             [(name, _)] => format!("{name} ×{count}"),
-            [(first, _), .., (last, _)] => format!("{first}…{last} ×{count}"),
+            [(first, _), .., (last, _)] if first.len() + last.len() < MOST_NAMES => {
+                format!("{first}…{last} ×{count}")
+            }
+            [(first, _), ..] => format!("{first}… ×{count}"),
             [] => String::new(),
         }
     }
@@ -86,8 +92,10 @@ pub fn fold<'a>(events: &[&'a Event]) -> Vec<Act<'a>> {
     let mut acts: Vec<Act<'a>> = Vec::new();
     let mut rest = events;
     while !rest.is_empty() {
-        let (count, words) =
-            new_mount(rest).or_else(|| bind(rest)).unwrap_or_else(|| (1, words::of(rest[0])));
+        let (count, words) = new_mount(rest)
+            .or_else(|| bind(rest))
+            .or_else(|| attach(rest))
+            .unwrap_or_else(|| (1, words::of(rest[0])));
         let (calls, after) = rest.split_at(count);
         let act = Act::new(calls, words);
         if !acts.last_mut().is_some_and(|last| last.absorb(&act)) {
@@ -132,7 +140,7 @@ fn new_mount(events: &[&Event]) -> Option<(usize, Words)> {
         Some(place) => {
             (settings + 3, Words { before: format!("mount {kind} on "), item: short(&place), after: options })
         }
-        None => (settings + 2, Words::plain(format!("mount {kind}, not yet in any tree{options}"))),
+        None => (settings + 2, Words::plain(format!("make a mount of {kind}, still detached{options}"))),
     })
 }
 
@@ -171,7 +179,14 @@ fn bind(events: &[&Event]) -> Option<(usize, Words)> {
     Some((count, Words { before, item: short(&target), after: options }))
 }
 
-/// What the source of a move_mount is called.
-pub fn moved_name(event: &Event) -> String {
-    fd_name(event, 0)
+/// move_mount of a tree that was opened before, and what is changed of it then: `attach …/hosts at /etc/hosts (private)`.
+fn attach(events: &[&Event]) -> Option<(usize, Words)> {
+    let moved = events.first().filter(|event| event.call == "move_mount")?;
+    let is_same = |event: &&&Event| event.call == "mount_setattr" && number(event, 0) == number(moved, 0);
+    let changes = together(events).iter().skip(1).take_while(is_same).count();
+    let options: Vec<String> =
+        events[1..=changes].iter().flat_map(|event| words::attributes(event)).collect();
+    let after = if options.is_empty() { String::new() } else { format!(" ({})", options.join(", ")) };
+    let item = format!("{} at {}", short(&fd_name(moved, 0)), short(&words::target(moved, 2)));
+    Some((1 + changes, Words { before: "attach ".to_owned(), item, after }))
 }

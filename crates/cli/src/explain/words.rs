@@ -86,8 +86,9 @@ pub fn attributes(event: &Event) -> Vec<String> {
     words
 }
 
-/// The longest path that is shown whole.
-const LONGEST_PATH: usize = 52;
+/// The longest path that is shown whole, and that of the kernel's own files, where each part tells something.
+const LONGEST_PATH: usize = 40;
+const LONGEST_KERNEL_PATH: usize = 57;
 
 /// A text with ids of 64 digits cut to 12, as in the tables, and a long path cut at its front.
 pub fn short(text: &str) -> String {
@@ -109,12 +110,14 @@ pub fn short(text: &str) -> String {
 
 fn shorten_path(path: String) -> String {
     let length = path.chars().count();
-    if !path.starts_with('/') || length <= LONGEST_PATH {
+    let is_kernels = path.starts_with("/sys/") || path.starts_with("/proc/");
+    let longest = if is_kernels { LONGEST_KERNEL_PATH } else { LONGEST_PATH };
+    if !path.starts_with('/') || length <= longest {
         return path;
     }
     let cuts = path.match_indices('/').map(|(at, _)| at);
     let mut tails = cuts.skip(1).map(|at| &path[at..]);
-    match tails.find(|tail| tail.chars().count() < LONGEST_PATH) {
+    match tails.find(|tail| tail.chars().count() < longest) {
         Some(tail) => format!("…{tail}"),
         None => path,
     }
@@ -148,15 +151,11 @@ pub fn of(event: &Event) -> Words {
             quoted(&text_of(event, 0)),
             quoted(&text_of(event, 1))
         )),
-        "open_tree" => plain(open_tree(event)),
-        "move_mount" => plain(format!(
-            "attach {} at {}",
-            short(&super::acts::moved_name(event)),
-            short(&target(event, 2))
-        )),
+        "open_tree" => open_tree(event),
         "mount_setattr" => plain(format!("{}: {}", short(&target(event, 0)), attributes(event).join(", "))),
         "mknodat" => series("make ", node(event), ""),
         "seccomp" => plain(seccomp(event)),
+        "bpf" => plain(bpf(event)),
         "prctl" => prctl(event),
         "capset" => plain(capset(event)),
         "setresuid" => plain(format!("user {}", number(event, 0).unwrap_or(-1))),
@@ -214,7 +213,12 @@ fn mount(event: &Event) -> String {
     let (source, place, kind) = (text_of(event, 0), text_of(event, 1), text_of(event, 2));
     let options = flags(argument(event, 3)).join(", ");
     match kind.as_str() {
-        "" if source.is_empty() => format!("{} becomes {options}", short(&place)),
+        "" if source.is_empty() => {
+            let kinds: Vec<String> =
+                flags(argument(event, 3)).into_iter().filter(|flag| flag != "rec").collect();
+            let below = if options.contains("rec") { " and every mount below it" } else { "" };
+            format!("{}{below}: {}", short(&place), kinds.join(", "))
+        }
         "" => format!("{} on {} ({options})", short(&source), short(&place)),
         kind => {
             let data = text_of(event, 4);
@@ -224,11 +228,11 @@ fn mount(event: &Event) -> String {
     }
 }
 
-fn open_tree(event: &Event) -> String {
+fn open_tree(event: &Event) -> Words {
     let how = flags(argument(event, 2));
-    let below = if how.iter().any(|flag| flag == "recursive") { " and those below it" } else { "" };
+    let below = if how.iter().any(|flag| flag == "recursive") { ", with all mounts below" } else { "" };
     let verb = if how.iter().any(|flag| flag == "clone") { "copy the mount at" } else { "open" };
-    format!("{verb} {}{below}", short(&target(event, 0)))
+    Words { before: format!("{verb} "), item: short(&target(event, 0)), after: below.to_owned() }
 }
 
 /// `null (c 1:3, 0666)`.
@@ -247,6 +251,14 @@ fn seccomp(event: &Event) -> String {
     match field(event, 2, "len") {
         Some(Arg::Int(count)) => format!("filter every system call by a program of {count} instructions"),
         _ => "filter every system call".to_owned(),
+    }
+}
+
+fn bpf(event: &Event) -> String {
+    match (field(event, 1, "insn_cnt"), field(event, 1, "target_fd")) {
+        (Some(count), _) => format!("check and load a device program of {count} instructions"),
+        (_, Some(Arg::Fd(_, group))) => format!("attach the program to {}", short(group)),
+        _ => event.args.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
     }
 }
 
