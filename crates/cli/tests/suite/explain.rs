@@ -1,18 +1,50 @@
 //! `run --explain`: the record against strace, call by call, and what it must not tell.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
 use crate::coracle::{Coracle, Ran, is_root};
+use crate::running::Running;
 
 /// The calls that change the machine, with their relatives, so that none goes by another door.
 const TRACED: &str = "clone,clone3,fork,vfork,unshare,setns,mount,umount2,open_tree,move_mount,fsopen,fsconfig,fsmount,\
     fspick,mount_setattr,pivot_root,chroot,sethostname,setdomainname,setuid,setgid,setreuid,setregid,setresuid,\
     setresgid,setfsuid,setfsgid,setgroups,capset,prctl,seccomp,bpf,mknod,mknodat,execve,execveat,kill,tkill,tgkill,\
     pidfd_send_signal,write,pwrite64,writev,sendto,mkdir,mkdirat,rmdir,unlinkat";
+/// What the containers of this test need, on each machine.
+const EXPECTED: [&str; 26] = [
+    "clone3",
+    "unshare",
+    "setns",
+    "mount",
+    "umount2",
+    "open_tree",
+    "move_mount",
+    "fsopen",
+    "fsconfig",
+    "fsmount",
+    "mount_setattr",
+    "pivot_root",
+    "sethostname",
+    "setdomainname",
+    "setresuid",
+    "setresgid",
+    "setgroups",
+    "capset",
+    "prctl",
+    "seccomp",
+    "mknodat",
+    "execve",
+    "execveat",
+    "write",
+    "sendto",
+    "pidfd_send_signal",
+];
+/// A program, and the exit code that is expected.
+const TRUE: (&str, i32) = ("/bin/true", 0);
 /// prctl(2) options that only ask: PR_CAPBSET_READ, and PR_GET_AUXV, which Rust's library asks where the vDSO is.
 const ASKING: [&str; 2] = ["23", "1096112214"];
 /// Fields that hold an address or a program; the record has their sizes.
@@ -46,19 +78,28 @@ fn the_record_is_what_strace_sees() {
         &["--sysctl", "net.ipv4.ip_unprivileged_port_start=0", "--domainname", "example", "--privileged"],
         &["--network", "host", "--pid", "host", "--ipc", "host", "--uts", "host", "--cgroupns", "host"],
     ];
-    for set in sets {
-        compare(&coracle, set);
+    let mut names: BTreeSet<String> = sets.iter().flat_map(|set| compare(&coracle, set, TRUE)).collect();
+    let other = Running::start(&coracle, &["--name", "other", "busybox"]);
+    let shared = ["--network", "container:other", "--ipc", "container:other", "--pid", "container:other"];
+    names.extend(compare(&coracle, &shared, TRUE));
+    // What is undone after a failure is told too.
+    names.extend(compare(&coracle, &[], ("/etc", 126)));
+    assert_eq!(other.end(), 0);
+    // A test that compared nothing would pass too.
+    for name in EXPECTED {
+        assert!(names.contains(name), "no container here needs {name}: {names:?}");
     }
     coracle.assert_nothing_left();
 }
 
-/// Runs /bin/true with some options under strace and with a record, and compares both for each process.
-fn compare(coracle: &Coracle, options: &[&str]) {
+/// Runs a program with some options under strace and with a record, and compares both for each process. Gives the calls' names.
+fn compare(coracle: &Coracle, options: &[&str], (program, code): (&str, i32)) -> BTreeSet<String> {
     let directory = coracle.directory().join("strace");
     std::fs::create_dir(&directory).unwrap();
-    let ran = traced(coracle, &directory, options);
-    assert_eq!(ran.code, 0, "{options:?}: {ran:?}");
-    let record: Value = serde_json::from_str(ran.err.trim_end().lines().last().unwrap()).unwrap();
+    let ran = traced(coracle, &directory, options, program);
+    assert_eq!(ran.code, code, "{options:?}: {ran:?}");
+    let record = ran.err.lines().find(|line| line.starts_with("{\"version\"")).unwrap();
+    let record: Value = serde_json::from_str(record).unwrap();
     let mut recorded = recorded_calls(&record);
     let mut seen = BTreeMap::new();
     for process in record["processes"].as_array().unwrap() {
@@ -79,6 +120,7 @@ fn compare(coracle: &Coracle, options: &[&str]) {
     }
     assert!(recorded.is_empty(), "{options:?}: nobody made these: {recorded:?}");
     std::fs::remove_dir_all(&directory).unwrap();
+    seen.into_values().flatten().map(|call| call.name).collect()
 }
 
 fn assert_same(options: &[&str], actor: &str, recorded: &[Call], seen: &[Call]) {
@@ -90,10 +132,10 @@ fn assert_same(options: &[&str], actor: &str, recorded: &[Call], seen: &[Call]) 
     assert!(rest == [&[], &[]], "{options:?}: {actor}: only in the record, only in strace: {rest:#?}");
 }
 
-fn traced(coracle: &Coracle, directory: &Path, options: &[&str]) -> Ran {
+fn traced(coracle: &Coracle, directory: &Path, options: &[&str], program: &str) -> Ran {
     let mut run = vec!["run", "--rm", "--explain=json"];
     run.extend(options);
-    run.extend(["busybox", "/bin/true"]);
+    run.extend(["busybox", program]);
     let command = coracle.command(&run);
     let prefix = directory.join("t");
     let mut strace: Vec<String> =

@@ -50,7 +50,7 @@ pub struct Arguments {
     /// Seconds from that signal to KILL
     #[arg(long, value_name = "SECONDS", help_heading = "Life", allow_negative_numbers = true)]
     pub stop_timeout: Option<String>,
-    /// Say on standard error, when it has ended, what was done to the machine, why, and how long it took: text, or json (the last line);
+    /// Say on standard error, when it has ended, what was done to the machine, why, and how long it took: text, or json (one line);
     /// values of -e are left out
     #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "text", hide_possible_values = true, help_heading = "Life")]
     pub explain: Option<Form>,
