@@ -13,6 +13,7 @@ use kernel::record::{Actor, Arg, Chapter, Event, Log};
 use serde::Serialize;
 
 use self::acts::{Act, fold};
+pub use self::words::{capability, short};
 
 /// The form of `--explain`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -272,7 +273,7 @@ fn time(ns: u64) -> String {
 }
 
 /// Breaks at spaces into lines of at most `width` characters; a word that is longer is cut.
-fn wrap(text: &str, width: usize) -> Vec<String> {
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
         let mut word: Vec<char> = word.chars().collect();

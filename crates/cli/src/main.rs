@@ -34,6 +34,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Anatomy(commands::anatomy::Arguments),
     Images(commands::images::Arguments),
     Import(commands::import::Arguments),
     Inspect(commands::inspect::Arguments),
@@ -73,6 +74,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     let roots = Roots::choose(arguments.root, arguments.state, variable)?;
     roots.make()?;
     let done = match arguments.command {
+        Command::Anatomy(arguments) => commands::anatomy::run(&roots, &arguments),
         Command::Images(arguments) => commands::images::run(&roots, arguments),
         Command::Import(arguments) => unshared(|| commands::import::run(&roots, arguments)),
         Command::Inspect(arguments) => commands::inspect::run(&roots, arguments),

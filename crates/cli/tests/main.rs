@@ -9,6 +9,8 @@
     unreachable_pub
 )]
 
+#[path = "suite/anatomy.rs"]
+mod anatomy;
 #[path = "suite/coracle.rs"]
 mod coracle;
 #[path = "suite/explain.rs"]

@@ -224,7 +224,7 @@ fn read_record(directory: &Path) -> Result<Option<Record>> {
     }
 }
 
-fn read_request(directory: &Path) -> Option<Request> {
+pub(crate) fn read_request(directory: &Path) -> Option<Request> {
     let text = fs_err::read(directory.join("request.json")).ok()?;
     serde_json::from_slice(&text).ok()
 }

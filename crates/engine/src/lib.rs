@@ -2,6 +2,7 @@
 //!
 //! Prints nothing and parses no command line.
 
+pub mod anatomy;
 mod attach;
 pub mod container;
 mod error;

@@ -1,5 +1,6 @@
 //! One file for each verb: its arguments, and the thin way from them to the engine.
 
+pub mod anatomy;
 pub mod archive;
 pub mod images;
 pub mod import;

@@ -262,7 +262,8 @@ fn bpf(event: &Event) -> String {
     }
 }
 
-fn capability(number: i64) -> String {
+/// `NET_ADMIN` for 12.
+pub fn capability(number: i64) -> String {
     let name = usize::try_from(number).ok().and_then(|number| runtime::CAPABILITIES.get(number));
     name.map_or(format!("capability {number}"), |name| name.trim_start_matches("CAP_").to_owned())
 }
