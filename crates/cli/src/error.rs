@@ -23,10 +23,12 @@ impl Error {
         self
     }
 
-    /// The same under a headline that says what was tried; `otherwise` is what to do where nothing better is known.
+    /// The same under a headline that says what was tried, unless it has one; `otherwise` is what to do where nothing better is
+    /// known.
     pub fn doing(mut self, headline: impl Into<String>, otherwise: &str) -> Self {
-        let cause = std::mem::replace(&mut self.headline, headline.into());
-        self.cause.get_or_insert(cause);
+        if self.cause.is_none() {
+            self.cause = Some(std::mem::replace(&mut self.headline, headline.into()));
+        }
         self.advice.get_or_insert_with(|| otherwise.to_owned());
         self
     }

@@ -21,6 +21,8 @@ mod host;
 mod images;
 #[path = "suite/isolation.rs"]
 mod isolation;
+#[path = "suite/life.rs"]
+mod life;
 #[path = "suite/options.rs"]
 mod options;
 #[path = "suite/run.rs"]

@@ -42,6 +42,8 @@ struct Flow<'a> {
     from: Option<Side<'a>>,
     to: Option<Side<'a>>,
     waiting: VecDeque<u8>,
+    /// The reader has gone before the writer.
+    refused: bool,
 }
 
 enum Side<'a> {
@@ -60,7 +62,7 @@ impl AsFd for Side<'_> {
 
 impl<'a> Flow<'a> {
     fn new(from: Side<'a>, to: Side<'a>) -> Self {
-        Self { from: Some(from), to: Some(to), waiting: VecDeque::new() }
+        Self { from: Some(from), to: Some(to), waiting: VecDeque::new(), refused: false }
     }
 
     /// What this waits for, if anything.
@@ -90,7 +92,7 @@ impl<'a> Flow<'a> {
                 Err(Errno::INTR | Errno::AGAIN) => {}
                 Err(_) => {
                     self.waiting.clear();
-                    (self.from, self.to) = (None, None);
+                    (self.from, self.to, self.refused) = (None, None, true);
                 }
             }
         }
@@ -177,9 +179,9 @@ impl<'a> Attachment<'a> {
         let resized =
             self.terminal.then(|| streams.first().map(|fd| fd.try_clone())).flatten().and_then(|fd| fd.ok());
         let _raw = if self.terminal && self.interactive { Raw::make(self.user.input) } else { None };
-        let mut flows = self.flows(streams).ok_or_else(lost)?;
+        let flows = self.flows(streams).ok_or_else(lost)?;
         self.resize(resized.as_ref());
-        self.relay(&mut flows, resized.as_ref())
+        self.relay(flows, resized)
     }
 
     /// The flows: a terminal carries both directions, pipes one each.
@@ -203,7 +205,7 @@ impl<'a> Attachment<'a> {
         Some(flows)
     }
 
-    fn relay(&self, flows: &mut [Flow<'a>], terminal: Option<&OwnedFd>) -> Result<Outcome> {
+    fn relay(&self, mut flows: Vec<Flow<'a>>, mut terminal: Option<OwnedFd>) -> Result<Outcome> {
         let outputs = if self.terminal { 1 } else { 2 };
         let mut ended: Option<Outcome> = None;
         let mut interrupts = 0;
@@ -212,12 +214,13 @@ impl<'a> Attachment<'a> {
             if let (Some(outcome), true) = (ended, all_out) {
                 return Ok(outcome);
             }
-            let (heard, signaled, ready) = self.next_event(flows, ended.is_some())?;
+            let (heard, signaled, ready) = self.next_event(&flows, ended.is_some())?;
             for (flow, _) in flows.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
                 flow.step();
             }
+            self.pass_refusals(&mut flows, outputs, &mut terminal);
             if signaled {
-                self.pass_signals(terminal, &mut interrupts)?;
+                self.pass_signals(terminal.as_ref(), &mut interrupts)?;
             }
             if heard {
                 match message::receive::<FromMonitor>(&self.control)? {
@@ -250,6 +253,21 @@ impl<'a> Attachment<'a> {
         let ready =
             places.into_iter().map(|polled| polled && rest.next().copied().unwrap_or(false)).collect();
         Ok((!ended && happened[1], happened[0], ready))
+    }
+
+    /// Who writes what nobody reads gets SIGPIPE, or a terminal that has hung up, as without a container. Every end must close
+    /// for that: the monitor's too.
+    fn pass_refusals(&self, flows: &mut Vec<Flow<'a>>, outputs: usize, terminal: &mut Option<OwnedFd>) {
+        for (number, flow) in flows[..outputs].iter_mut().enumerate() {
+            if std::mem::take(&mut flow.refused) {
+                // A monitor that is gone has no end open.
+                let _ = message::send(&self.control, &ToMonitor::Close(number), &[]);
+                *terminal = None;
+            }
+        }
+        if self.terminal && flows[0].is_over() {
+            flows.truncate(1);
+        }
     }
 
     fn pass_signals(&self, terminal: Option<&OwnedFd>, interrupts: &mut u32) -> Result<()> {

@@ -64,31 +64,30 @@ pub struct Container {
     pub status: Status,
 }
 
-/// A container that is being made: its directory, its name and its lock. Dropped before [`Taken::keep`], it is removed again.
+/// A container that is being made: its directory and its name. Dropped before [`Taken::keep`], it is removed again.
 pub(crate) struct Taken {
     pub id: String,
     pub name: String,
     pub directory: PathBuf,
     pub state_directory: PathBuf,
     pub name_file: PathBuf,
-    pub lock: OwnedFd,
     kept: bool,
 }
 
 impl Taken {
-    /// Takes a new id and the name. `names` is asked for another one as long as the given name is a random one that is taken.
+    /// Takes a new id and the name, and gives the lock beside it. `random` is asked for a name where none is given, until one is free.
     pub(crate) fn new(
         roots: &Roots,
         id: &str,
         given: Option<&str>,
         random: impl Fn() -> String,
-    ) -> Result<Self> {
+    ) -> Result<(Self, OwnedFd)> {
         let directory = roots.containers().join(id);
         let state_directory = roots.volatile.join(id);
         // Nobody mends while a directory is there that has no lock yet.
         let making = lock_all(roots, FlockOperation::LockShared)?;
         make_directory(&directory, 0o711)?;
-        let lock = open_lock(&directory)?;
+        let lock = make_lock(&directory)?;
         try_lock(&lock, &directory)?;
         drop(making);
         make_directory(&state_directory, 0o711)?;
@@ -99,14 +98,13 @@ impl Taken {
             name_file: PathBuf::new(),
             directory,
             state_directory,
-            lock,
             kept: false,
         };
         loop {
             let name = given.map_or_else(&random, str::to_owned);
             match taken.take_name(roots, &name) {
                 Err(Error::NameTaken { .. }) if given.is_none() => {}
-                other => return other.map(|()| taken),
+                other => return other.map(|()| (taken, lock)),
             }
         }
     }
@@ -154,11 +152,11 @@ impl Drop for Taken {
             return;
         }
         // The error that led here is reported; what cannot be removed now is removed by the next command.
-        let _ = fs_err::remove_dir_all(&self.directory);
         let _ = fs_err::remove_dir_all(&self.state_directory);
         if !self.name.is_empty() {
             let _ = fs_err::remove_file(&self.name_file);
         }
+        let _ = fs_err::remove_dir_all(&self.directory);
     }
 }
 
@@ -180,11 +178,22 @@ pub fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
-fn open_lock(directory: &Path) -> Result<OwnedFd> {
+fn make_lock(directory: &Path) -> Result<OwnedFd> {
     let path = directory.join("lock");
     let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
     rustix::fs::open(&path, flags, Mode::from(0o600))
         .map_err(|errno| Error::File { path, source: errno.into() })
+}
+
+/// Opens a lock to look at it; none when the container is being removed, or never got one. It is not written through, by which
+/// [`wait_for_start`] knows those who look from the one who holds it.
+fn open_lock(directory: &Path) -> Result<Option<OwnedFd>> {
+    let path = directory.join("lock");
+    match rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(Error::File { path, source: errno.into() }),
+    }
 }
 
 /// Locks the directory of all containers: shared by those who make one, exclusive for the moment in which one is judged abandoned.
@@ -247,8 +256,10 @@ fn status(roots: &Roots, id: &str) -> Result<Status> {
     if let Some(state) = State::read(&roots.volatile.join(id))?.filter(State::is_running) {
         return Ok(Status::Running(state));
     }
-    let lock = open_lock(&directory)?;
-    let free = try_lock(&lock, &directory)?;
+    let free = match open_lock(&directory)? {
+        Some(lock) => try_lock(&lock, &directory)?,
+        None => true,
+    };
     Ok(if free { Status::Lost } else { Status::Starting })
 }
 
@@ -282,11 +293,10 @@ fn mend_one(roots: &Roots, id: &str) -> Result<bool> {
         return Ok(true);
     }
     let Some(judging) = lock_all(roots, FlockOperation::NonBlockingLockExclusive)? else { return Ok(false) };
-    let lock = match open_lock(&directory) {
-        Err(Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(true),
-        other => other?,
-    };
-    if !try_lock(&lock, &directory)? {
+    let lock = open_lock(&directory)?;
+    if let Some(lock) = &lock
+        && !try_lock(lock, &directory)?
+    {
         return Ok(false);
     }
     drop(judging);
@@ -318,7 +328,6 @@ fn discard(roots: &Roots, id: &str, directory: &Path) -> Result<()> {
         runtime::remains::remove_group_of(&request)?;
         return Ok(runtime::remains::remove_files(&request, None)?);
     }
-    remove_if_there(fs_err::remove_dir_all(directory))?;
     remove_if_there(fs_err::remove_dir_all(roots.volatile.join(id)))?;
     for entry in fs_err::read_dir(roots.names())? {
         let path = entry?.path();
@@ -326,7 +335,7 @@ fn discard(roots: &Roots, id: &str, directory: &Path) -> Result<()> {
             remove_if_there(fs_err::remove_file(&path))?;
         }
     }
-    Ok(())
+    remove_if_there(fs_err::remove_dir_all(directory))
 }
 
 /// Finds a container by its name, its id or the beginning of its id.
@@ -388,15 +397,44 @@ pub fn remove(roots: &Roots, typed: &str, force: bool) -> Result<String> {
 
 /// Kills the first process and waits until the monitor has let go of the container.
 fn end(roots: &Roots, container: &Container, directory: &Path) -> Result<()> {
-    match signal(roots, &container.record.id, libc::SIGKILL) {
-        Err(Error::NotRunning { .. }) | Ok(()) => {}
+    let id = &container.record.id;
+    wait_for_start(roots, id, directory)?;
+    match signal(roots, id, libc::SIGKILL) {
+        Err(Error::NotRunning { .. } | Error::NoSuchContainer { .. }) | Ok(()) => {}
         Err(error) => return Err(error),
     }
-    match open_lock(directory) {
-        Ok(lock) => flock(lock, FlockOperation::LockExclusive)
+    match open_lock(directory)? {
+        Some(lock) => flock(lock, FlockOperation::LockExclusive)
             .map_err(|errno| Error::File { path: directory.join("lock"), source: errno.into() }),
-        Err(_) => Ok(()),
+        None => Ok(()),
     }
+}
+
+/// Waits until a container that is being made runs, or is given up.
+fn wait_for_start(roots: &Roots, id: &str, directory: &Path) -> Result<()> {
+    use rustix::fs::inotify::{self, WatchFlags};
+    let failed = |errno: Errno| Error::File { path: directory.to_owned(), source: errno.into() };
+    let changes = inotify::init(inotify::CreateFlags::CLOEXEC).map_err(failed)?;
+    // state.json comes under its name, or whoever holds the lock ends: those who only look cannot write through it.
+    let watched = [
+        (roots.volatile.join(id), WatchFlags::MOVED_TO | WatchFlags::DELETE_SELF),
+        (directory.join("lock"), WatchFlags::CLOSE_WRITE | WatchFlags::DELETE_SELF),
+    ];
+    for (path, events) in watched {
+        match inotify::add_watch(&changes, &path, events) {
+            Ok(_) => {}
+            Err(Errno::NOENT) => return Ok(()),
+            Err(errno) => return Err(failed(errno)),
+        }
+    }
+    let mut events = [0; 1024];
+    while directory.exists() && status(roots, id)? == Status::Starting {
+        match rustix::io::read(&changes, &mut events) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(failed(errno)),
+        }
+    }
+    Ok(())
 }
 
 /// The image ids that containers are made from, which must not be removed.

@@ -107,7 +107,9 @@ pub enum Error {
         failure: Failure,
     },
     /// The monitor ended without a word.
-    #[error("the monitor of container \"{name}\" ended without saying why; was it killed?")]
+    #[error(
+        "the process that looks after it ended without saying why (was it killed?); its program may still run"
+    )]
     MonitorLost {
         /// The container's name.
         name: String,
@@ -127,6 +129,7 @@ impl Error {
     pub fn headline(&self) -> Option<String> {
         match self {
             Error::Container { name, .. } => Some(format!("cannot start container \"{name}\"")),
+            Error::MonitorLost { name } => Some(format!("container \"{name}\" has lost its monitor")),
             Error::Option(error) => Some(error.parts().0),
             _ => None,
         }
@@ -135,7 +138,7 @@ impl Error {
     /// Because of what, as the second line, where there is a headline.
     pub fn cause(&self) -> Option<String> {
         match self {
-            Error::Container { .. } => Some(self.to_string()),
+            Error::Container { .. } | Error::MonitorLost { .. } => Some(self.to_string()),
             Error::Option(error) => error.parts().1,
             _ => None,
         }
@@ -159,7 +162,9 @@ impl Error {
             Error::NotRunning { .. } => "see which ones run: coracle ps".to_owned(),
             Error::NoRuntime { .. } => "install both files of coracle into one directory".to_owned(),
             Error::Container { failure, .. } => return failure.advice.clone(),
-            Error::MonitorLost { name } => format!("remove what it left: coracle rm -f {name}"),
+            Error::MonitorLost { name } => {
+                format!("end what runs and remove what is left: coracle rm -f {name}")
+            }
             Error::Runtime(error) => return Failure::from(error).advice,
             Error::NamedFile(error) | Error::File { source: error, .. } => match error.kind() {
                 std::io::ErrorKind::StorageFull => {

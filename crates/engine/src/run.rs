@@ -33,11 +33,11 @@ pub fn run(roots: &Roots, spec: &Spec, user: UserSide<'_>, log: Option<&Log>) ->
     let hold = store.hold()?;
     let image = find_image(&store, spec)?;
     let id = new_id()?;
-    let mut taken = Taken::new(roots, &id, spec.name.as_deref(), crate::names::random)?;
+    let (mut taken, lock) = Taken::new(roots, &id, spec.name.as_deref(), crate::names::random)?;
     let signals = SignalFd::block(&forwarded_signals())?;
     kernel::signal::ignore_broken_pipes();
     // It starts while the container's directory is being filled; if that fails it ends with its socket.
-    let monitor = spawn::start(&taken.directory, &taken.lock, log.map(Log::file))?;
+    let monitor = spawn::start(&taken.directory, &lock, log.map(Log::file))?;
     let mut request = prepare(roots, spec, image.as_ref(), &taken)?;
     if let Some(process) = request.spec.process.as_mut().filter(|process| process.terminal) {
         process.console_size = size_of(&user);
@@ -45,6 +45,8 @@ pub fn run(roots: &Roots, spec: &Spec, user: UserSide<'_>, log: Option<&Log>) ->
     taken.write(&record(spec, image.as_ref(), &taken, &request), &request)?;
     message::send(&monitor.control, &ToMonitor::Begin, &[])?;
     taken.keep();
+    // The monitor's copy counts from here on: if it is killed, its container is seen to be abandoned.
+    drop(lock);
     let attachment = Attachment {
         name: &taken.name,
         control: monitor.control,

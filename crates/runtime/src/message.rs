@@ -38,6 +38,9 @@ pub enum ToMonitor {
     Begin,
     /// Send this signal to the container's first process.
     Signal(i32),
+    /// Nobody reads this output any more: 0 is standard output or the terminal, 1 standard error. Whoever writes to it shall get
+    /// SIGPIPE, so the monitor's end must close too.
+    Close(usize),
 }
 
 /// Sends one message.

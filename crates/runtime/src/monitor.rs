@@ -83,8 +83,9 @@ pub fn run(start: Start) -> Result<()> {
             return report(&start.control, FromMonitor::Failed(failure), &[]);
         }
     };
-    let mut monitor = Monitor { request, running, signals, control: Some(start.control), streams: our_side };
-    monitor.streams.extend(monitor.running.terminal.take());
+    let streams = our_side.into_iter().map(Some).collect();
+    let mut monitor = Monitor { request, running, signals, control: Some(start.control), streams };
+    monitor.streams.extend(monitor.running.terminal.take().map(Some));
     monitor.announce()?;
     let ended = monitor.wait()?;
     monitor.finish(ended)
@@ -147,8 +148,8 @@ struct Monitor {
     signals: SignalFd,
     /// The command line; none when it is gone.
     control: Option<OwnedFd>,
-    /// Our ends of the container's streams.
-    streams: Vec<OwnedFd>,
+    /// Our ends of the container's streams; none where one is closed.
+    streams: Vec<Option<OwnedFd>>,
 }
 
 impl Monitor {
@@ -156,7 +157,7 @@ impl Monitor {
     /// reads the end. The others are kept, so that they outlive it.
     fn announce(&mut self) -> Result<()> {
         let started = FromMonitor::Started { pid: self.running.child.pid };
-        let fds: Vec<_> = self.streams.iter().map(AsFd::as_fd).collect();
+        let fds: Vec<_> = self.streams.iter().flatten().map(AsFd::as_fd).collect();
         if let Some(control) = &self.control {
             report(control, started, &fds)?;
         }
@@ -197,7 +198,9 @@ impl Monitor {
         ];
         match &self.control {
             Some(control) => fds.push(PollFd::new(control, PollFlags::IN)),
-            None => fds.extend(self.streams.iter().map(|stream| PollFd::new(stream, PollFlags::IN))),
+            None => {
+                fds.extend(self.streams.iter().flatten().map(|stream| PollFd::new(stream, PollFlags::IN)))
+            }
         }
         match poll(&mut fds, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -221,6 +224,7 @@ impl Monitor {
         let Some(control) = &self.control else { return Ok(()) };
         match message::receive::<ToMonitor>(control)? {
             Some((ToMonitor::Signal(number), _)) => self.signal(number),
+            Some((ToMonitor::Close(number), _)) => drop(self.streams.get_mut(number).and_then(Option::take)),
             Some((ToMonitor::Begin, _)) => {}
             None => self.control = None,
         }
@@ -230,14 +234,16 @@ impl Monitor {
     /// Nobody listens any more: what comes is read so that the container does not block. A stream that has ended is closed.
     fn discard_output(&mut self) {
         let mut buffer = [0; 4096];
-        self.streams.retain(|stream| {
+        for slot in &mut self.streams {
+            let Some(stream) = slot else { continue };
             let mut fds = [PollFd::new(stream, PollFlags::IN)];
             let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
-            match poll(&mut fds, Some(&now)) {
-                Ok(1) => matches!(rustix::io::read(stream, &mut buffer), Ok(1..)),
-                _ => true,
+            if poll(&mut fds, Some(&now)) == Ok(1)
+                && !matches!(rustix::io::read(stream, &mut buffer), Ok(1..))
+            {
+                *slot = None;
             }
-        });
+        }
     }
 
     /// Undoes what was made, in reverse order, and tells how it ended.

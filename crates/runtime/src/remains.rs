@@ -33,17 +33,23 @@ pub fn remove_group_of(request: &Request) -> Result<()> {
 /// Removes the container's directories and gives its name back.
 ///
 /// In a user namespace some files belong to ids that only exist in there, so they are removed from inside: from `existing`, or from a
-/// new one with the same maps. The name goes last: a container that is found by its name is whole enough to be removed again.
+/// new one with the same maps. The directory goes last: as long as it is there, a later command finds all that is left.
 pub fn remove_files(request: &Request, existing: Option<&OwnedFd>) -> Result<()> {
-    if owns_files_of_others(request)? {
-        from_inside(request, existing)?;
-    }
-    remove_tree(&request.directory)?;
+    let inside = match owns_files_of_others(request)? {
+        true => from_inside(request, existing),
+        false => Ok(()),
+    };
     remove_tree(&request.state_directory)?;
-    match &request.name_file {
-        Some(name) => ignore_missing(fs_err::remove_file(name)),
-        None => Ok(()),
+    if let Some(name) = request.name_file.as_deref().filter(|name| leads_to(name, &request.id)) {
+        ignore_missing(fs_err::remove_file(name))?;
     }
+    // Where no user namespace can be made, nothing was written in one either. If something is left, what went wrong inside is why.
+    remove_tree(&request.directory).or_else(|error| inside.and(Err(error)))
+}
+
+/// Whether a name is this container's: once given back, it may be another one's.
+fn leads_to(name: &Path, id: &str) -> bool {
+    fs_err::read_link(name).is_ok_and(|target| target == Path::new(id))
 }
 
 fn owns_files_of_others(request: &Request) -> Result<bool> {

@@ -26,7 +26,10 @@ pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
         )
     })?;
     for container in &arguments.containers {
-        engine::container::signal(roots, container, number)?;
+        engine::container::signal(roots, container, number).map_err(|error| {
+            Error::from(error)
+                .doing(format!("cannot signal \"{container}\""), "see all containers: coracle ps -a")
+        })?;
         crate::table::write_out(&format!("{container}\n"));
     }
     Ok(ExitCode::SUCCESS)

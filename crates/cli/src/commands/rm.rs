@@ -17,7 +17,10 @@ pub struct Arguments {
 
 pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
     for container in &arguments.containers {
-        engine::container::remove(roots, container, arguments.force)?;
+        engine::container::remove(roots, container, arguments.force).map_err(|error| {
+            Error::from(error)
+                .doing(format!("cannot remove \"{container}\""), "see all containers: coracle ps -a")
+        })?;
         crate::table::write_out(&format!("{container}\n"));
     }
     Ok(ExitCode::SUCCESS)

@@ -22,7 +22,31 @@ pub fn run(roots: &Roots, arguments: &Arguments) -> Result<ExitCode, Error> {
     if let (Some(log), Some(form)) = (&log, arguments.explain) {
         explain::print(log, form, &secrets(&spec));
     }
-    Ok(ExitCode::from(outcome?.code as u8))
+    let outcome = outcome.map_err(|error| {
+        let what = spec.image.clone().or(spec.root_directory.as_ref().map(|root| root.display().to_string()));
+        let headline = format!("cannot run \"{}\"", what.unwrap_or_default());
+        Error::from(error).doing(headline, "see what was done up to there: give --explain too")
+    })?;
+    if outcome.out_of_memory {
+        out_of_memory(arguments).print();
+    }
+    Ok(ExitCode::from(outcome.code as u8))
+}
+
+/// Said beside the exit code, which by itself would only be a 137 of many possible reasons.
+fn out_of_memory(arguments: &Arguments) -> Error {
+    let (cause, advice) = match &arguments.memory {
+        Some(limit) => (
+            format!("it needed more than its limit of memory and swap, --memory {limit}"),
+            "raise the limit: a larger --memory, or more --memory-swap where there is swap",
+        ),
+        None => (
+            "the machine, or the control group that the container is in, had no more to give".to_owned(),
+            "run less at once, or say which program is to be ended last: --oom-score-adj",
+        ),
+    };
+    let headline = "the kernel killed a process of the container because memory ran out";
+    Error::new(headline, Some(cause), Some(advice.to_owned()))
 }
 
 /// What is passed by `-e` may be a password.
