@@ -140,8 +140,7 @@ fn a_signal_for_the_command_line_reaches_the_program() {
 #[test]
 fn the_third_interrupt_kills_a_program_that_does_not_listen() {
     let coracle = Coracle::with_busybox();
-    // A first process without a handler never gets INT or TERM.
-    let script = "echo ready; exec sleep 1000";
+    let script = "trap '' INT; echo ready; exec sleep 1000";
     let mut run = Background::start(coracle.command(&["run", "--rm", "busybox", "sh", "-c", script]));
     run.hear("ready");
     for _ in 0..3 {
@@ -397,7 +396,9 @@ fn kill_at_random(victim: impl Fn(&Child)) {
         let begun = ids(&coracle);
         let listed = coracle.ok(&["ps", "-a", "--no-trunc", "-q"]);
         for id in listed.lines() {
-            coracle.ok(&["rm", "-f", id]);
+            let removed = coracle.run(&["rm", "-f", id]);
+            // The command line may be removing it itself.
+            assert!(removed.code == 0 || removed.err.contains("there is no container"), "{removed:?}");
         }
         // The victim of a killed monitor says so and ends; its own end is not asked for here.
         let _ = child.kill();
@@ -494,7 +495,7 @@ fn too_little_memory_is_said_with_the_limit_to_raise() {
     let script = "x=a; while :; do x=$x$x; done";
     let args = ["run", "--rm", "--memory", "16m", "--memory-swap", "16m", "busybox", "sh", "-c", script];
     let ran = coracle.run(&args);
-    if ran.code == 125 && !is_root() {
+    if ran.code == 125 && !is_root() && ran.err.contains("delegat") {
         println!("SKIP: too_little_memory_is_said_with_the_limit_to_raise: no delegated control group");
         return;
     }
