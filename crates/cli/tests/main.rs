@@ -29,6 +29,8 @@ mod options;
 mod run;
 #[path = "suite/running.rs"]
 mod running;
+#[path = "suite/security.rs"]
+mod security;
 #[path = "suite/talk.rs"]
 mod talk;
 

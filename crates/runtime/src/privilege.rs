@@ -125,7 +125,7 @@ pub fn become_user(user: &User, set_groups: bool) -> Result<()> {
     identity::keep_capabilities(true).in_step(STEP)?;
     if set_groups {
         identity::set_supplementary_groups(&user.additional_gids).in_step(STEP)?;
-    } else if let Some(id) = user.additional_gids.first() {
+    } else if let Some(id) = user.additional_gids.iter().find(|id| **id != user.gid) {
         return Err(Error::UnmappedId { kind: "group", id: *id });
     }
     let unmapped = |kind, id| {

@@ -83,6 +83,9 @@ fn resolve(typed: Option<&str>, given: &User, passwd: &str, group: &str) -> Resu
             }
         }
     }
+    // A process could drop a group that stands nowhere else, and with it what that group is denied (CVE-2022-36109).
+    user.additional_gids.retain(|id| *id != user.gid);
+    user.additional_gids.insert(0, user.gid);
     Ok(Identity { home: home_or_root(entry.map_or("/", |entry| entry.home)), user })
 }
 
@@ -142,12 +145,12 @@ mod tests {
 
     #[test]
     fn finds_users_as_docker_does() {
-        assert_eq!(ids("web"), (33, 34, vec![29, 4], "/srv/web".to_owned()));
-        assert_eq!(ids("33"), (33, 34, vec![29, 4], "/srv/web".to_owned()));
-        assert_eq!(ids("web:audio"), (33, 29, vec![], "/srv/web".to_owned()));
-        assert_eq!(ids("1000"), (1000, 0, vec![], "/".to_owned()));
-        assert_eq!(ids("1000:1000"), (1000, 1000, vec![], "/".to_owned()));
-        assert_eq!(ids(":34"), (0, 34, vec![], "/".to_owned()));
+        assert_eq!(ids("web"), (33, 34, vec![34, 29, 4], "/srv/web".to_owned()));
+        assert_eq!(ids("33"), (33, 34, vec![34, 29, 4], "/srv/web".to_owned()));
+        assert_eq!(ids("web:audio"), (33, 29, vec![29], "/srv/web".to_owned()));
+        assert_eq!(ids("1000"), (1000, 0, vec![0], "/".to_owned()));
+        assert_eq!(ids("1000:1000"), (1000, 1000, vec![1000], "/".to_owned()));
+        assert_eq!(ids(":34"), (0, 34, vec![34], "/".to_owned()));
     }
 
     #[test]
