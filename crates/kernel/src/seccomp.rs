@@ -24,6 +24,19 @@ pub struct Instruction {
     pub k: u32,
 }
 
+impl Instruction {
+    /// The instruction as the kernel has it in memory, to hand it to another process of this machine.
+    pub fn to_bytes(self) -> [u8; 8] {
+        let ([c0, c1], [k0, k1, k2, k3]) = (self.code.to_ne_bytes(), self.k.to_ne_bytes());
+        [c0, c1, self.jt, self.jf, k0, k1, k2, k3]
+    }
+
+    /// What [`Instruction::to_bytes`] gave.
+    pub fn from_bytes([c0, c1, jt, jf, k0, k1, k2, k3]: [u8; 8]) -> Self {
+        Self { code: u16::from_ne_bytes([c0, c1]), jt, jf, k: u32::from_ne_bytes([k0, k1, k2, k3]) }
+    }
+}
+
 bitflags::bitflags! {
     /// The flags of `SECCOMP_SET_MODE_FILTER`, with the kernel's values.
     #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

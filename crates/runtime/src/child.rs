@@ -29,8 +29,7 @@ use crate::user;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Go {
-    /// Go on. The first: limits, maps and mounts that need the host's powers are done; descriptors beside it are union mounts. The
-    /// second: all that has to be there before the container's program is there.
+    /// Go on: limits, maps and mounts that need the host's powers are done. Descriptors beside it are union mounts.
     On,
 }
 
@@ -83,9 +82,9 @@ impl Child<'_> {
         self.give_streams(who.user.uid)?;
         self.set_limits(process)?;
         self.enter_working_directory(process)?;
-        // The device rules are in force, and the container can be found again.
-        wait_for_go(self.socket.as_fd())?;
-        self.drop_privileges(process, &who.user, &environment)
+        // The device rules are in force, the container can be found again, and its filter is compiled.
+        let filter = wait_for_filter(self.socket.as_fd())?;
+        self.drop_privileges(process, &who.user, &environment, filter.as_ref())
     }
 
     fn process(&self) -> Result<&Process> {
@@ -234,14 +233,14 @@ impl Child<'_> {
         process: &Process,
         user: &crate::spec::User,
         environment: &[String],
+        filter: Option<&seccomp::Filter>,
     ) -> Result<std::convert::Infallible> {
         let sets = Sets::new(process.capabilities.as_ref())?;
-        let filter = compile_filter(&self.request.seccomp, &sets)?;
         let init = self.request.init.then(reaper::own_file).transpose()?;
         kernel::signal::unblock_all();
         if !process.no_new_privileges {
             load_filter(
-                filter.as_ref(),
+                filter,
                 "loading a filter needs CAP_SYS_ADMIN or no_new_privs, so it comes before that goes",
             )?;
         }
@@ -251,10 +250,7 @@ impl Child<'_> {
         if process.no_new_privileges {
             because(Chapter::Process, "no_new_privs: set-user-id programs raise nothing in this container");
             kernel::identity::set_no_new_privileges().in_step("cannot set no_new_privs")?;
-            load_filter(
-                filter.as_ref(),
-                "the last thing before the program: from here on only these system calls",
-            )?;
+            load_filter(filter, "the last thing before the program: from here on only these system calls")?;
         }
         let name = process.args.first().cloned().unwrap_or_default();
         let path = program::find(&name, environment)?;
@@ -281,8 +277,11 @@ fn load_filter(filter: Option<&seccomp::Filter>, why: &'static str) -> Result<()
     filter.load().in_step("cannot load the system call filter").map(drop)
 }
 
-fn compile_filter(choice: &SeccompChoice, sets: &Sets) -> Result<Option<seccomp::Filter>> {
-    match choice {
+/// The filter that a request asks for; none where all calls are allowed.
+fn compile_filter(request: &Request) -> Result<Option<seccomp::Filter>> {
+    let process = request.spec.process.as_ref();
+    let sets = Sets::new(process.and_then(|process| process.capabilities.as_ref()))?;
+    match &request.seccomp {
         SeccompChoice::Unconfined => Ok(None),
         SeccompChoice::Default => Ok(Some(seccomp::Filter::docker_default(sets.bounding())?)),
         SeccompChoice::Profile(text) => {
@@ -293,6 +292,28 @@ fn compile_filter(choice: &SeccompChoice, sets: &Sets) -> Result<Option<seccomp:
             }
             Ok(rules.map(|rules| seccomp::Filter::of(&rules)).transpose()?)
         }
+    }
+}
+
+/// In the monitor: compiles the filter, and sends it as the last word before the container's program.
+pub(crate) fn send_filter(socket: BorrowedFd<'_>, request: &Request) -> Result<()> {
+    // A packet must not be empty, that is what the end of the socket looks like; no filter is one byte.
+    let bytes = compile_filter(request)?.map_or(vec![0], |filter| filter.to_bytes());
+    // A child that has failed meanwhile no longer listens; what it said is read next.
+    let _ = kernel::socket::send(socket, &bytes, &[]);
+    Ok(())
+}
+
+fn wait_for_filter(socket: BorrowedFd<'_>) -> Result<Option<seccomp::Filter>> {
+    let heard = kernel::socket::receive(socket).in_step("cannot hear from the monitor")?;
+    let Some((bytes, _)) = heard else { process::exit(125) };
+    match bytes.as_slice() {
+        [0] => Ok(None),
+        bytes => seccomp::Filter::from_bytes(bytes).map(Some).ok_or_else(|| Error::Configuration {
+            what: "system call filter",
+            value: format!("{} bytes", bytes.len()),
+            reason: "not what the monitor sends".to_owned(),
+        }),
     }
 }
 

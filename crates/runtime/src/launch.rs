@@ -175,8 +175,7 @@ fn guide(
     go(&overlays)?;
     // While the child builds its root file system, which takes as long.
     last_steps(second.as_ref().unwrap_or(first).pid)?;
-    // A child that has failed meanwhile no longer listens; what it said is read below.
-    let _ = go(&[]);
+    child::send_filter(socket.as_fd(), request)?;
     let terminal = until_program(socket, second.as_ref().unwrap_or(first))?;
     Ok((second, terminal, user_namespace))
 }

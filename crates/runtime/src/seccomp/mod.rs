@@ -59,6 +59,20 @@ impl Filter {
         Self::of(&docker_default(capabilities, kernel_version()))
     }
 
+    /// The filter as bytes, for [`Filter::from_bytes`] in the process that loads it.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let flags = self.flags.bits().to_ne_bytes();
+        flags.into_iter().chain(self.program.iter().flat_map(|instruction| instruction.to_bytes())).collect()
+    }
+
+    /// What [`Filter::to_bytes`] gave; none for anything that it cannot have given.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (flags, program) = bytes.split_first_chunk::<4>()?;
+        let (program, []) = program.as_chunks::<8>() else { return None };
+        let flags = FilterFlags::from_bits(u32::from_ne_bytes(*flags))?;
+        Some(Self { program: program.iter().map(|bytes| Instruction::from_bytes(*bytes)).collect(), flags })
+    }
+
     /// Loads the filter into this thread for good: [`kernel::seccomp::load`]. With [`Action::Notify`] in a rule there is
     /// a listener, and whoever gets it must answer: without it those calls fail with `ENOSYS`.
     pub fn load(&self) -> kernel::Result<Option<OwnedFd>> {
