@@ -2,6 +2,7 @@
 //!
 //! Synchronous and single-threaded up to the container's `execve`. Knows no image, no network, no database.
 
+mod capability;
 mod cgroup_view;
 mod child;
 mod device;
@@ -25,6 +26,6 @@ pub mod state;
 mod terminal;
 mod user;
 
+pub use capability::CAPABILITIES;
 pub use error::{Error, Failure, Result};
 pub use launch::{Running, Streams, launch, map_by_helpers};
-pub use privilege::CAPABILITIES;

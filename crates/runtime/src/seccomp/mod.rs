@@ -15,7 +15,6 @@
 mod aarch64;
 mod arch;
 mod assemble;
-mod capability;
 mod compile;
 mod docker;
 mod oci;
@@ -27,7 +26,7 @@ use std::os::fd::OwnedFd;
 
 use kernel::seccomp::{FilterFlags, Instruction};
 
-pub use capability::capability_set;
+pub use crate::capability::capability_set;
 pub use docker::docker_default;
 pub use oci::{Action, Arch, Condition, Flag, Op, Seccomp, Syscall};
 pub use profile::{Profile, ProfileArch, ProfileSyscall, Where, kernel_version};

@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use super::Error;
 use super::arch::MACHINE;
-use super::capability::capability_set;
 use super::oci::{Action, Arch, Condition, Flag, Seccomp, Syscall, null_is_empty};
+use crate::capability::capability_set;
 
 /// A profile as docker reads it; an OCI `linux.seccomp` object is one too.
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -1,7 +1,7 @@
 //! Capabilities by name: capabilities(7), numbered as in `<linux/capability.h>`.
 
 /// All capabilities, each at the place of its number.
-const NAMES: [&str; 41] = [
+pub const CAPABILITIES: [&str; 41] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_DAC_READ_SEARCH",
@@ -47,11 +47,12 @@ const NAMES: [&str; 41] = [
 
 /// The set of capabilities with these names (bit n is capability number n); unknown ones are in no set.
 pub fn capability_set<'a>(names: impl IntoIterator<Item = &'a str>) -> u64 {
-    names.into_iter().filter_map(capability_number).fold(0, |set, number| set | 1 << number)
+    names.into_iter().filter_map(number).fold(0, |set, bit| set | 1 << bit)
 }
 
-fn capability_number(name: &str) -> Option<usize> {
-    NAMES.iter().position(|known| *known == name)
+/// A capability's number by its name.
+pub(crate) fn number(name: &str) -> Option<usize> {
+    CAPABILITIES.iter().position(|known| *known == name)
 }
 
 #[cfg(test)]
