@@ -23,6 +23,8 @@ mod images;
 mod isolation;
 #[path = "suite/life.rs"]
 mod life;
+#[path = "suite/limits.rs"]
+mod limits;
 #[path = "suite/options.rs"]
 mod options;
 #[path = "suite/run.rs"]

@@ -174,7 +174,7 @@ fn users_and_groups_are_those_of_the_image() {
     let coracle = Coracle::with_busybox();
     let id = |options: &[&str]| coracle.run(&[&["run", "--rm"], options, &["busybox", "id"]].concat());
     let unknown = id(&["-u", "nobody-here"]);
-    assert_eq!(unknown.code, 125);
+    assert_eq!(unknown.code, 125, "{unknown:?}");
     assert!(
         unknown.err.contains("user \"nobody-here\" is not in the container's /etc/passwd"),
         "{unknown:?}"
