@@ -3,6 +3,9 @@
 //! What was typed becomes an [`engine`] call; what comes back becomes text. Standard output carries data only, one
 //! error is printed once, and the exit code is chosen in one place: [`main`].
 
+// Doc comments of arguments are their help texts, where brackets mean that something may be left out.
+#![allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags)]
+
 mod commands;
 mod error;
 mod explain;
