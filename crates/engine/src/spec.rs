@@ -1,6 +1,6 @@
 //! What a user asked of a container, validated: plain data, independent of how it was typed.
 //!
-//! [`crate::options`] makes these values from option texts; [`crate::oci`] turns a [`Spec`] and an image's configuration into
+//! [`crate::options`] makes these values from option texts; `oci` turns a [`Spec`] and an image's configuration into
 //! what the runtime is asked.
 
 use std::collections::{BTreeMap, BTreeSet};
