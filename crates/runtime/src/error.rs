@@ -125,6 +125,9 @@ impl From<&Error> for Failure {
 /// What a person can do about an error.
 fn advice(error: &Error) -> Option<String> {
     let text = match error {
+        Error::ProgramNotFound { program, .. } if program.starts_with('-') => {
+            "options of run stand before the image: coracle run [OPTIONS] IMAGE [COMMAND]".to_owned()
+        }
         Error::ProgramNotFound { .. } => "check the command's spelling and that the image contains it".to_owned(),
         Error::ProgramNotExecutable { .. } => {
             "the file must have its execute bit, and be built for this machine or start with #! and an interpreter"
