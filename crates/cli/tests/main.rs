@@ -15,6 +15,8 @@ mod anatomy;
 mod coracle;
 #[path = "suite/explain.rs"]
 mod explain;
+#[path = "suite/files.rs"]
+mod files;
 #[path = "suite/host.rs"]
 mod host;
 #[path = "suite/images.rs"]

@@ -5,7 +5,9 @@
 //! image has planted leads nowhere but into the container.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use kernel::mount::{
@@ -125,8 +127,14 @@ impl NewRoot {
         openat2(&self.directory, inside, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
     }
 
-    /// A directory below the new root, made with its parents where missing.
+    /// A directory below the new root, made with its parents where missing. A link to what is not there gets what it names, inside.
     pub fn make_directory(&self, path: &Path) -> Result<OwnedFd> {
+        /// As many as the kernel follows, see path_resolution(7).
+        const MOST_LINKS: u32 = 40;
+        self.make_directory_through(path, MOST_LINKS)
+    }
+
+    fn make_directory_through(&self, path: &Path, links: u32) -> Result<OwnedFd> {
         let failed = |errno| missing_target(path, errno);
         match self.open(path, OFlags::PATH | OFlags::DIRECTORY) {
             Err(Errno::NOENT) => {}
@@ -134,13 +142,21 @@ impl NewRoot {
         }
         let mut so_far = PathBuf::from("/");
         let mut directory = self.open(&so_far, OFlags::PATH).map_err(failed)?;
-        for component in path.components().filter(|part| matches!(part, Component::Normal(_))) {
-            so_far.push(component);
+        let is_step = |part: &Component<'_>| matches!(part, Component::Normal(_) | Component::ParentDir);
+        for component in path.components().filter(is_step) {
+            let name = component.as_os_str();
+            let parent = so_far.clone();
+            so_far.push(name);
             directory = match self.open(&so_far, OFlags::PATH | OFlags::DIRECTORY) {
-                Err(Errno::NOENT) => {
-                    mkdirat(&directory, component.as_os_str(), Mode::from(0o755)).map_err(failed)?;
-                    self.open(&so_far, OFlags::PATH | OFlags::DIRECTORY).map_err(failed)?
-                }
+                Err(Errno::NOENT) => match mkdirat(&directory, name, Mode::from(0o755)) {
+                    Ok(()) => self.open(&so_far, OFlags::PATH | OFlags::DIRECTORY).map_err(failed)?,
+                    Err(Errno::EXIST) if links > 0 => {
+                        let target = rustix::fs::readlinkat(&directory, name, Vec::new()).map_err(failed)?;
+                        let target = parent.join(OsStr::from_bytes(target.as_bytes()));
+                        self.make_directory_through(&target, links - 1)?
+                    }
+                    Err(errno) => return Err(failed(errno)),
+                },
                 other => other.map_err(failed)?,
             };
         }
