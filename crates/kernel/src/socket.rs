@@ -48,8 +48,8 @@ pub fn receive(socket: impl AsFd) -> Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
         let mut slices = [IoSliceMut::new(&mut bytes)];
         match recvmsg(&socket, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC) {
             Ok(received) => break received,
-            Err(Errno::INTR) => {}
-            Err(Errno::CONNRESET) => return Ok(None),
+            // A peer that ended with messages unread is told of first, and once; its own last words are still there.
+            Err(Errno::INTR | Errno::CONNRESET) => {}
             Err(errno) => return Err(failed(errno)),
         }
     };
@@ -86,5 +86,15 @@ mod tests {
         assert_eq!(rustix::io::read(&reader, &mut buffer).unwrap(), 1);
         drop(a);
         assert!(receive(&b).unwrap().is_none());
+    }
+
+    #[test]
+    fn last_words_of_a_peer_that_did_not_listen_are_heard() {
+        let (a, b) = pair().unwrap();
+        send(&a, b"go", &[]).unwrap();
+        send(&b, b"failed", &[]).unwrap();
+        drop(b);
+        assert_eq!(receive(&a).unwrap().unwrap().0, b"failed");
+        assert!(receive(&a).unwrap().is_none());
     }
 }
