@@ -2,6 +2,8 @@
 
 use std::io::IsTerminal as _;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
 /// An error that ends the command.
 #[derive(Debug)]
 pub struct Error {
@@ -42,12 +44,59 @@ impl Error {
     pub fn print(&self) {
         let (red, bold, off) =
             if std::io::stderr().is_terminal() { ("\x1b[1;31m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
-        eprintln!("{red}error:{off} {}", self.headline);
+        eprintln!("{red}error:{off} {}", without_numbers(&self.headline));
         if let Some(cause) = &self.cause {
-            eprintln!("  {bold}because:{off} {cause}");
+            eprintln!("  {bold}because:{off} {}", without_numbers(cause));
         }
         if let Some(advice) = &self.advice {
             eprintln!("  {bold}to do:{off} {advice}");
+        }
+    }
+}
+
+/// Rust puts the number behind the kernel's text, which says the same to a person.
+fn without_numbers(text: &str) -> String {
+    let mut parts = text.split(" (os error ");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        plain.push_str(part.split_once(')').map_or(part, |(_, rest)| rest));
+    }
+    plain
+}
+
+/// A command line that cannot be understood.
+impl From<&clap::Error> for Error {
+    fn from(error: &clap::Error) -> Self {
+        let word = |kind| match error.get(kind) {
+            Some(ContextValue::String(word)) => Some(word.clone()),
+            Some(ContextValue::Strings(words)) => words.first().cloned(),
+            _ => None,
+        };
+        let text = error.render().to_string();
+        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let said =
+            lines.next().unwrap_or_default().trim_start_matches("error: ").trim_end_matches(':').to_owned();
+        // What is missing is listed below the first line, up to the usage.
+        let rest: Vec<&str> = lines
+            .take_while(|line| !["Usage:", "tip:", "For more"].iter().any(|end| line.starts_with(end)))
+            .collect();
+        let usage = text.lines().find_map(|line| line.strip_prefix("Usage: "));
+        let words = usage.unwrap_or("coracle").split_whitespace();
+        let command: Vec<&str> =
+            words.take_while(|word| word.chars().all(|c| c.is_ascii_lowercase())).collect();
+        let command = if command.is_empty() { "coracle".to_owned() } else { command.join(" ") };
+        let suggested = word(ContextKind::SuggestedSubcommand).or(word(ContextKind::SuggestedArg));
+        let guess = suggested.map_or(String::new(), |word| format!("did you mean {word}? "));
+        Self {
+            headline: match word(ContextKind::InvalidSubcommand) {
+                Some(typed) if error.kind() == ErrorKind::InvalidSubcommand => {
+                    format!("there is no command \"{typed}\"")
+                }
+                _ => "the command line cannot be understood".to_owned(),
+            },
+            cause: Some(format!("{said} {}", rest.join(" ")).trim_end().to_owned()),
+            advice: Some(format!("{guess}see {command} --help")),
+            code: 125,
         }
     }
 }

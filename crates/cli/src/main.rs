@@ -16,6 +16,7 @@ mod time;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use engine::Roots;
 
@@ -23,7 +24,14 @@ use crate::error::Error;
 
 /// A container engine without a daemon: run programs isolated, limited and explained.
 #[derive(Debug, Parser)]
-#[command(name = "coracle", version, about, max_term_width = 110, disable_help_subcommand = true)]
+#[command(
+    name = "coracle",
+    version,
+    about,
+    max_term_width = 110,
+    disable_help_subcommand = true,
+    arg_required_else_help = true
+)]
 struct Arguments {
     /// Where images and containers are kept [default: /var/lib/coracle, or $XDG_DATA_HOME/coracle]
     #[arg(long, value_name = "DIR")]
@@ -67,7 +75,12 @@ fn main() -> ExitCode {
 
 /// Help and version are answers, everything else is docker's exit code for a bad command line.
 fn usage(error: &clap::Error) -> ExitCode {
-    // Nobody is left to tell when standard error is closed.
+    if error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let error = Error::from(error);
+        error.print();
+        return ExitCode::from(error.exit_code());
+    }
+    // Nobody is left to tell when the stream is closed.
     let _ = error.print();
     ExitCode::from(if error.use_stderr() { 125 } else { 0 })
 }
@@ -75,7 +88,10 @@ fn usage(error: &clap::Error) -> ExitCode {
 fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     let variable = |name: &str| std::env::var(name).ok();
     let roots = Roots::choose(arguments.root, arguments.state, variable)?;
-    roots.make()?;
+    roots.make().map_err(|error| {
+        Error::from(error)
+            .doing("cannot use coracle's directories", "name others: --root DIR and --state DIR")
+    })?;
     let done = match arguments.command {
         Command::Anatomy(arguments) => commands::anatomy::run(&roots, &arguments),
         Command::Images(arguments) => commands::images::run(&roots, arguments),

@@ -13,6 +13,8 @@
 mod anatomy;
 #[path = "suite/coracle.rs"]
 mod coracle;
+#[path = "suite/errors.rs"]
+mod errors;
 #[path = "suite/explain.rs"]
 mod explain;
 #[path = "suite/files.rs"]

@@ -174,7 +174,7 @@ impl<'a> Attachment<'a> {
             Some((FromMonitor::Failed(failure), _)) => {
                 return Err(Error::Container { name: self.name.to_owned(), failure });
             }
-            _ => return Err(lost()),
+            _ => return Err(Error::MonitorNotStarted { name: self.name.to_owned() }),
         };
         let resized =
             self.terminal.then(|| streams.first().map(|fd| fd.try_clone())).flatten().and_then(|fd| fd.ok());

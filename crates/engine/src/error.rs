@@ -87,7 +87,7 @@ pub enum Error {
         name: String,
     },
     /// coracle-runtime is nowhere.
-    #[error("coracle-runtime is not beside {beside} and not in $PATH")]
+    #[error("there is no executable coracle-runtime beside {beside} or in $PATH")]
     NoRuntime {
         /// coracle's own file.
         beside: PathBuf,
@@ -105,6 +105,14 @@ pub enum Error {
         name: String,
         /// What it said.
         failure: Failure,
+    },
+    /// The monitor ended before there was a container.
+    #[error(
+        "coracle-runtime, the process that looks after a container, ended before it had started anything"
+    )]
+    MonitorNotStarted {
+        /// The container's name.
+        name: String,
     },
     /// The monitor ended without a word.
     #[error(
@@ -129,6 +137,7 @@ impl Error {
     pub fn headline(&self) -> Option<String> {
         match self {
             Error::Container { name, .. } => Some(format!("cannot start container \"{name}\"")),
+            Error::MonitorNotStarted { name } => Some(format!("cannot start container \"{name}\"")),
             Error::MonitorLost { name } => Some(format!("container \"{name}\" has lost its monitor")),
             Error::Option(error) => Some(error.parts().0),
             _ => None,
@@ -138,7 +147,9 @@ impl Error {
     /// Because of what, as the second line, where there is a headline.
     pub fn cause(&self) -> Option<String> {
         match self {
-            Error::Container { .. } | Error::MonitorLost { .. } => Some(self.to_string()),
+            Error::Container { .. } | Error::MonitorNotStarted { .. } | Error::MonitorLost { .. } => {
+                Some(self.to_string())
+            }
             Error::Option(error) => error.parts().1,
             _ => None,
         }
@@ -160,6 +171,10 @@ impl Error {
                 format!("end it first: coracle kill {name}, or remove it by force: coracle rm -f {name}")
             }
             Error::NotRunning { .. } => "see which ones run: coracle ps".to_owned(),
+            Error::MonitorNotStarted { .. } => {
+                "if nobody killed it, see that coracle and coracle-runtime are of one version and executable"
+                    .to_owned()
+            }
             Error::NoRuntime { .. } => "install both files of coracle into one directory".to_owned(),
             Error::Container { failure, .. } => return failure.advice.clone(),
             Error::MonitorLost { name } => {

@@ -43,7 +43,8 @@ pub fn run(roots: &Roots, spec: &Spec, user: UserSide<'_>, log: Option<&Log>) ->
         process.console_size = size_of(&user);
     }
     taken.write(&record(spec, image.as_ref(), &taken, &request), &request)?;
-    message::send(&monitor.control, &ToMonitor::Begin, &[])?;
+    message::send(&monitor.control, &ToMonitor::Begin, &[])
+        .map_err(|_| Error::MonitorNotStarted { name: taken.name.clone() })?;
     taken.keep();
     // The monitor's copy counts from here on: if it is killed, its container is seen to be abandoned.
     drop(lock);
@@ -128,7 +129,16 @@ fn root_file_system(
     request: &Request,
 ) -> Result<RootFileSystem> {
     let Some(image) = image else {
-        return Ok(RootFileSystem::Directory(spec.root_directory.clone().unwrap_or_default()));
+        let root = spec.root_directory.clone().unwrap_or_default();
+        if !root.is_dir() {
+            return Err(Error::Option(crate::options::Error::Value {
+                option: "--rootfs",
+                value: root.display().to_string(),
+                reason: "there is no such directory".to_owned(),
+                accepted: Some("a directory with a root file system in it".to_owned()),
+            }));
+        }
+        return Ok(RootFileSystem::Directory(root));
     };
     let mut unions = vec![(PathBuf::from("/"), image.layers.clone())];
     unions.extend(image.grafts.iter().map(|graft| (graft.target.clone(), graft.layers.clone())));

@@ -72,14 +72,18 @@ fn become_monitor(
 fn find_runtime() -> Result<PathBuf> {
     let own = fs_err::read_link("/proc/self/exe")?;
     let beside = own.with_file_name("coracle-runtime");
-    if beside.is_file() {
+    if is_program(&beside) {
         return Ok(beside);
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path)
         .map(|directory| directory.join("coracle-runtime"))
-        .find(|file| file.is_file());
+        .find(|file| is_program(file));
     found.ok_or(Error::NoRuntime { beside: own })
+}
+
+fn is_program(path: &Path) -> bool {
+    path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
 }
 
 /// coracle-runtime as a file that nobody can write through: a container that reaches its own executable by `/proc/self/exe`

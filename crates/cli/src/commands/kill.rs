@@ -21,7 +21,7 @@ pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
             "accepted are names with or without SIG (TERM, SIGHUP, RTMIN+3) and numbers from 1 to 64";
         Error::new(
             format!("invalid value \"{}\" for --signal", arguments.signal),
-            None,
+            Some("not a signal".to_owned()),
             Some(accepted.to_owned()),
         )
     })?;

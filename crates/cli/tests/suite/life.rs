@@ -496,7 +496,7 @@ fn too_little_memory_is_said_with_the_limit_to_raise() {
     let args = ["run", "--rm", "--memory", "16m", "--memory-swap", "16m", "busybox", "sh", "-c", script];
     let ran = coracle.run(&args);
     if ran.code == 125 && !is_root() && ran.err.contains("delegat") {
-        println!("SKIP: too_little_memory_is_said_with_the_limit_to_raise: no delegated control group");
+        println!("SKIP: life::too_little_memory_is_said_with_the_limit_to_raise: no delegated control group");
         return;
     }
     assert_eq!((ran.code, ran.err.lines().count()), (137, 3), "{ran:?}");

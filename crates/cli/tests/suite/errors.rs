@@ -1,0 +1,222 @@
+//! What a person reads when something is wrong: three lines, docker's exit code, and nothing left behind.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::coracle::{Coracle, Ran, binaries, fixture, is_root};
+
+/// Asserts three lines: what failed, because of what, what to do; `words` are in them in this order.
+#[track_caller]
+fn three_lines(ran: &Ran, code: i32, words: &[&str]) {
+    assert_eq!((ran.code, ran.out.as_str()), (code, ""), "{ran:?}");
+    let lines: Vec<&str> = ran.err.lines().collect();
+    assert_eq!(lines.len(), 3, "what failed, because of what, what to do: {}", ran.err);
+    assert!(lines[0].starts_with("error: "), "{}", ran.err);
+    assert!(lines[1].starts_with("  because: "), "{}", ran.err);
+    assert!(lines[2].starts_with("  to do: "), "{}", ran.err);
+    let mut rest = ran.err.as_str();
+    for word in words {
+        let Some((_, after)) = rest.split_once(word) else {
+            panic!("no {word:?} in its place in {}", ran.err)
+        };
+        rest = after;
+    }
+    assert!(!ran.err.contains("os error"), "{}", ran.err);
+}
+
+/// Runs a shell script as root of a mount namespace of its own, which takes its mounts along when it ends. `$1` is coracle.
+fn in_own_mounts(coracle: &Coracle, script: &str) -> Ran {
+    let directory = coracle.directory().join("mount");
+    std::fs::create_dir_all(&directory).unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-euc", script, "sh"]);
+    command.arg(binaries().join("coracle")).arg(fixture("busybox.docker.tar"));
+    command.current_dir(directory).output().unwrap().into()
+}
+
+#[test]
+fn no_words_at_all_get_the_help() {
+    let coracle = Coracle::new();
+    let ran: Ran = Command::new(binaries().join("coracle")).output().unwrap().into();
+    assert_eq!(ran.code, 125);
+    assert!(
+        ran.err.contains("Usage: coracle") && ran.err.contains("Run a program in a new container"),
+        "{ran:?}"
+    );
+    three_lines(&coracle.run(&[]), 125, &["subcommand", "coracle --help"]);
+}
+
+#[test]
+fn every_command_has_a_help() {
+    let help = Coracle::new().ok(&["--help"]);
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let mut count = 0;
+    for command in commands.map_while(|line| line.split_whitespace().next()) {
+        let ran: Ran =
+            Command::new(binaries().join("coracle")).args([command, "--help"]).output().unwrap().into();
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{command}");
+        assert!(ran.out.contains(&format!("Usage: coracle {command}")), "{}", ran.out);
+        count += 1;
+    }
+    assert!(count > 5, "{help}");
+}
+
+#[test]
+fn typing_errors_are_met_with_a_guess() {
+    let coracle = Coracle::with_busybox();
+    three_lines(&coracle.run(&["runn"]), 125, &["no command \"runn\"", "did you mean run?"]);
+    three_lines(
+        &coracle.run(&["run", "--hostnme", "x", "busybox"]),
+        125,
+        &["--hostnme", "did you mean --hostname?", "coracle run --help"],
+    );
+    three_lines(&coracle.run(&["run", "--rm", "bsybox"]), 125, &["bsybox", "did you mean busybox:latest?"]);
+    three_lines(&coracle.run(&["rm"]), 125, &["<CONTAINER>", "coracle rm --help"]);
+    three_lines(&coracle.run(&["run", "--rm"]), 125, &["nothing to run", "coracle run IMAGE"]);
+    three_lines(
+        &coracle.run(&["run", "--memory", "lots", "busybox"]),
+        125,
+        &["\"lots\" for --memory", "accepted are", "50m"],
+    );
+    three_lines(
+        &coracle.run(&["run", "--cpus", "half", "busybox"]),
+        125,
+        &["\"half\" for --cpus", "accepted are"],
+    );
+    three_lines(&coracle.run(&["kill", "-s", "FOO", "x"]), 1, &["\"FOO\" for --signal", "accepted are"]);
+    coracle.assert_nothing_left();
+}
+
+#[test]
+fn what_is_not_there_is_said() {
+    let coracle = Coracle::with_busybox();
+    three_lines(&coracle.run(&["run", "--rm", "absent"]), 125, &["absent", "coracle images", "coracle load"]);
+    three_lines(&coracle.run(&["rm", "absent"]), 1, &["cannot remove \"absent\"", "coracle ps -a"]);
+    three_lines(&coracle.run(&["kill", "absent"]), 1, &["cannot signal \"absent\"", "coracle ps -a"]);
+    three_lines(
+        &coracle.run(&["run", "--rm", "--rootfs", "/absent", "true"]),
+        125,
+        &["/absent", "--rootfs", "accepted"],
+    );
+    three_lines(
+        &coracle.run(&["run", "--rm", "-u", "stranger", "busybox", "true"]),
+        125,
+        &["\"stranger\"", "/etc/passwd", "a number"],
+    );
+    coracle.ok(&["run", "--name", "taken", "busybox", "true"]);
+    three_lines(
+        &coracle.run(&["run", "--name", "taken", "busybox", "true"]),
+        125,
+        &["\"taken\" is taken by container", "coracle rm taken"],
+    );
+    coracle.ok(&["rm", "taken"]);
+    coracle.assert_nothing_left();
+}
+
+#[test]
+fn a_bad_archive_is_told_from_a_damaged_one() {
+    let coracle = Coracle::new();
+    let whole = std::fs::read(fixture("busybox.docker.tar")).unwrap();
+    let file = coracle.directory().join("archive.tar");
+    let path = file.to_str().unwrap();
+    three_lines(&coracle.run(&["load", path]), 1, &["cannot load images", "No such file", "path"]);
+    std::fs::write(&file, "hello\n".repeat(1000)).unwrap();
+    three_lines(&coracle.run(&["load", path]), 1, &["cannot load images", "not a tar archive"]);
+    std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+    three_lines(&coracle.run(&["load", path]), 1, &["cannot load images", "damaged", "again"]);
+    // One bit in the middle of the layer, which is most of the archive.
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    std::fs::write(&file, &flipped).unwrap();
+    three_lines(&coracle.run(&["load", path]), 1, &["cannot load images", "sha256:", "again"]);
+    assert_eq!(coracle.ok(&["images", "-q"]), "");
+    std::fs::write(&file, whole).unwrap();
+    coracle.ok(&["load", path]);
+}
+
+#[test]
+fn a_full_disk_is_said_and_nothing_is_left() {
+    if !is_root() {
+        println!("SKIP: errors::a_full_disk_is_said_and_nothing_is_left: needs root for a small disk");
+        return;
+    }
+    let coracle = Coracle::new();
+    let load =
+        "mount -t tmpfs -o size=600k tmpfs \"$PWD\"; cd \"$PWD\"; exec \"$1\" --root r --state s load \"$2\"";
+    let ran = in_own_mounts(&coracle, load);
+    three_lines(&ran, 1, &["cannot load images", "No space left", "free space"]);
+    let run = "mount -t tmpfs -o size=10m tmpfs \"$PWD\"; cd \"$PWD\"
+        \"$1\" --root r --state s load \"$2\" > /dev/null
+        head -c 20M /dev/zero > fill 2> /dev/null || true
+        code=0; \"$1\" --root r --state s run --rm busybox true || code=$?
+        ls r/containers r/names s >&2; rm fill
+        \"$1\" --root r --state s run --rm busybox true
+        exit $code";
+    let ran = in_own_mounts(&coracle, run);
+    let (error, listing) = ran.err.split_once("r/containers:").unwrap();
+    assert_eq!(listing.split_whitespace().collect::<Vec<_>>(), ["r/names:", "s:"], "{ran:?}");
+    three_lines(&Ran { err: error.to_owned(), ..ran }, 125, &["cannot run", "No space left", "free"]);
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_said() {
+    let coracle = Coracle::new();
+    if is_root() {
+        let script =
+            "mount -t tmpfs -o ro tmpfs \"$PWD\"; cd \"$PWD\"; exec \"$1\" --root r --state /run/x ps";
+        three_lines(
+            &in_own_mounts(&coracle, script),
+            125,
+            &["coracle's directories", "Read-only file system", "--root DIR"],
+        );
+    } else {
+        let ran: Ran = Command::new(binaries().join("coracle"))
+            .args(["--root", "/proc/1/x", "ps"])
+            .output()
+            .unwrap()
+            .into();
+        three_lines(&ran, 125, &["coracle's directories", "/proc/1/x", "--root DIR"]);
+    }
+}
+
+#[test]
+fn forbidden_user_namespaces_are_said_with_the_knob() {
+    if is_root() {
+        println!(
+            "SKIP: errors::forbidden_user_namespaces_are_said_with_the_knob: root needs no user namespace"
+        );
+        return;
+    }
+    let coracle = Coracle::with_busybox();
+    // A user namespace whose limit of further ones is none.
+    let script = "echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --inh-caps=-all --ambient-caps=-all \"$@\"";
+    let run = coracle.command(&["run", "--rm", "busybox", "true"]);
+    let mut outside = Command::new("unshare");
+    outside.args(["--user", "--keep-caps", "--map-user=1000", "sh", "-c", script, "sh"]);
+    outside.arg(run.get_program()).args(run.get_args());
+    let ran: Ran = outside.output().unwrap().into();
+    three_lines(&ran, 125, &["cannot start container", "clone3", "user.max_user_namespaces"]);
+    coracle.assert_nothing_left();
+}
+
+#[test]
+fn half_an_installation_is_said() {
+    let coracle = Coracle::with_busybox();
+    let directory = coracle.directory().join("bin");
+    std::fs::create_dir(&directory).unwrap();
+    let alone = directory.join("coracle");
+    std::fs::copy(binaries().join("coracle"), &alone).unwrap();
+    let runtime = directory.join("coracle-runtime");
+    let run = |path: &Path| -> Ran {
+        let whole = coracle.command(&["run", "--rm", "busybox", "true"]);
+        Command::new(path).args(whole.get_args()).env("PATH", "/usr/bin:/bin").output().unwrap().into()
+    };
+    three_lines(&run(&alone), 125, &["cannot run", "no executable coracle-runtime", "both files"]);
+    std::fs::write(&runtime, "not a program").unwrap();
+    three_lines(&run(&alone), 125, &["cannot run", "no executable coracle-runtime", "both files"]);
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&runtime, mode).unwrap();
+    three_lines(&run(&alone), 125, &["cannot start", "coracle-runtime", "one version"]);
+    coracle.ok(&["ps"]);
+    coracle.assert_nothing_left();
+}
