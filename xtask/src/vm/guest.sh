@@ -104,8 +104,10 @@ suite() { # PLACE SUITE DIRECTORY EXECUTABLE FILTER
 chmod 1777 /tmp
 # The checkout and its binaries where cargo has them, for what a test binary remembers of its build.
 read -r source target < /coracle/paths
-mkdir -p "$(dirname "$source")" "$(dirname "$target")"
+# The target directory may lie in the checkout, so that one comes first.
+mkdir -p "$(dirname "$source")"
 [ -e "$source" ] || ln -s /coracle/source "$source"
+mkdir -p "$(dirname "$target")"
 [ -e "$target" ] || ln -s /coracle/bin "$target"
 
 echo "@@ machine $(uname -r), up for $(cut -d' ' -f1 /proc/uptime) s"
