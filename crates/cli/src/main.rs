@@ -112,7 +112,13 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
 
 /// Does work that makes or removes files of images, in a user namespace where this user needs one for that.
 fn unshared(work: impl FnOnce() -> Result<ExitCode, Error>) -> Result<ExitCode, Error> {
-    match engine::unshared::enter()? {
+    let entered = engine::unshared::enter().map_err(|error| {
+        Error::from(error).doing(
+            "cannot work on images with this user's ids",
+            "see that /etc/subuid and /etc/subgid name this user, who must be in /etc/passwd",
+        )
+    })?;
+    match entered {
         None => work(),
         Some(code) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(1))),
     }

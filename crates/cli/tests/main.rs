@@ -31,6 +31,8 @@ mod life;
 mod limits;
 #[path = "suite/options.rs"]
 mod options;
+#[path = "suite/rootless.rs"]
+mod rootless;
 #[path = "suite/run.rs"]
 mod run;
 #[path = "suite/running.rs"]
