@@ -78,6 +78,11 @@ pub enum Error {
         /// As typed.
         name: String,
     },
+    /// Layers cannot be shown with shifted owners.
+    #[error(
+        "this kernel cannot join layers whose owners are shifted into a user namespace: Linux 6.13 or later can"
+    )]
+    CannotShift,
     /// An id that the user namespace has no mapping for.
     #[error("{kind} id {id} is not mapped in the container's user namespace")]
     UnmappedId {
@@ -137,6 +142,7 @@ fn advice(error: &Error) -> Option<String> {
             "look at its first line (a script) or at `file` (a dynamic program for another C library)".to_owned()
         }
         Error::UnknownUser { .. } | Error::UnknownGroup { .. } => "use a name that the image has, or a number".to_owned(),
+        Error::CannotShift => "run as an ordinary user, or without --userns".to_owned(),
         Error::UnmappedId { .. } => {
             "give this user a range of ids: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 NAME"
                 .to_owned()

@@ -136,8 +136,8 @@ fn mount_id_mapped(overlay: &Overlay, user_namespace: &OwnedFd) -> Result<OwnedF
     for (tree, path) in layers.iter().zip(overlay.lower.iter().rev()) {
         let name = path.display().to_string();
         match fsconfig(context.as_fd(), "overlay", Setting::Fd("lowerdir+", tree.as_fd(), &name)) {
-            // Layers by descriptor came with Linux 6.13.
-            Err(error) if kernel::mount::is_unsupported(&error) => return mount_by_options(overlay, &layers),
+            // Layers by descriptor came with Linux 6.13, and before nothing takes a mount that is attached nowhere.
+            Err(error) if kernel::mount::is_unsupported(&error) => return Err(Error::CannotShift),
             other => other.in_step(STEP)?,
         }
     }
