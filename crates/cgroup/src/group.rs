@@ -218,6 +218,9 @@ impl Group {
             match made {
                 Ok(path) => {
                     self.unified = Some(Unified::open(path)?);
+                    // Another container's end may have removed the parent in between, and a new one hands nothing down. With a
+                    // group in it, it stays.
+                    self.enable(&wanted)?;
                     break;
                 }
                 Err(error) if attempt < ATTEMPTS && is_gone(&error) => {}
