@@ -13,11 +13,13 @@ mod format;
 mod table;
 mod time;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use engine::Roots;
 
 use crate::error::Error;
@@ -56,11 +58,12 @@ enum Command {
     Rm(commands::rm::Arguments),
     Rmi(commands::rmi::Arguments),
     Run(Box<commands::run::Arguments>),
+    Stop(commands::stop::Arguments),
     Tag(commands::tag::Arguments),
 }
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match parse(std::env::args_os().collect()) {
         Ok(arguments) => arguments,
         Err(error) => return usage(&error),
     };
@@ -71,6 +74,35 @@ fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// Reads the words of the command line. A switch may be given a value, as docker's may (`--rm=true`, `-i=false`).
+///
+/// Switches with a value are parsed by a second definition, so that the first one's help shows switches as what they are.
+fn parse(words: Vec<OsString>) -> Result<Arguments, clap::Error> {
+    match Arguments::try_parse_from(&words) {
+        // What clap says of `--rm=true` and of `-i=false`.
+        Err(error) if matches!(error.kind(), ErrorKind::TooManyValues | ErrorKind::UnknownArgument) => {
+            let matches = take_values(Arguments::command()).try_get_matches_from(words)?;
+            Arguments::from_arg_matches(&matches)
+        }
+        other => other,
+    }
+}
+
+/// The same command with switches that take a value behind an equals sign.
+fn take_values(command: clap::Command) -> clap::Command {
+    let of_switch = |arg: clap::Arg| match arg.get_action() {
+        ArgAction::SetTrue => arg
+            .action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .value_parser(BoolishValueParser::new())
+            .default_value("false")
+            .default_missing_value("true"),
+        _ => arg,
+    };
+    command.mut_args(of_switch).mut_subcommands(take_values)
 }
 
 /// Help and version are answers, everything else is docker's exit code for a bad command line.
@@ -104,6 +136,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
         Command::Rm(arguments) => commands::rm::run(&roots, arguments),
         Command::Rmi(arguments) => unshared(|| commands::rmi::run(&roots, arguments)),
         Command::Run(arguments) => return commands::run::run(&roots, &arguments),
+        Command::Stop(arguments) => commands::stop::run(&roots, &arguments),
         Command::Tag(arguments) => commands::tag::run(&roots, arguments),
     };
     // 125 says that it was not the container's program that failed, which only `run` has.
@@ -126,9 +159,32 @@ fn unshared(work: impl FnOnce() -> Result<ExitCode, Error>) -> Result<ExitCode, 
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
+    use super::{Arguments, Command, parse, take_values};
+
     #[test]
     fn the_definitions_do_not_contradict_each_other() {
-        use clap::CommandFactory as _;
-        super::Arguments::command().debug_assert();
+        Arguments::command().debug_assert();
+        take_values(Arguments::command()).debug_assert();
+    }
+
+    fn run(line: &str) -> Box<super::commands::run::Arguments> {
+        match parse(line.split(' ').map(Into::into).collect()).map(|arguments| arguments.command) {
+            Ok(Command::Run(arguments)) => arguments,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn switches_take_a_value_behind_an_equals_sign() {
+        let arguments = run("coracle run --rm=true -it --init=false --read-only=1 x --rm=y");
+        assert!(arguments.rm && arguments.interactive && arguments.tty && arguments.read_only);
+        assert!(!arguments.init && !arguments.privileged);
+        assert_eq!(arguments.words, ["x", "--rm=y"]);
+        let arguments = run("coracle run -i=false --rm=f --tty=t x");
+        assert!(!arguments.interactive && !arguments.rm && arguments.tty);
+        let error = parse("coracle run --rm=maybe x".split(' ').map(Into::into).collect()).unwrap_err();
+        assert!(error.to_string().contains("--rm"), "{error}");
     }
 }

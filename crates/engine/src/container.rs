@@ -6,11 +6,13 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use runtime::request::Request;
 use runtime::state::{Exit, State};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
+use rustix::time::Timespec;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -40,6 +42,10 @@ pub struct Record {
     pub remove: bool,
     /// Labels.
     pub labels: Vec<(String, String)>,
+    /// The signal that asks it to end: as asked, else the image's, else TERM.
+    pub stop_signal: i32,
+    /// Seconds from that signal to KILL, [`u32::MAX`] for ever.
+    pub stop_timeout: u32,
 }
 
 /// Where a container is in its life.
@@ -378,6 +384,44 @@ pub fn signal(roots: &Roots, typed: &str, number: i32) -> Result<()> {
     Ok(kernel::process::send_signal(process.as_fd(), number)?)
 }
 
+/// Asks a container to end by a signal, and ends it when it has not after `timeout` seconds (for ever: [`u32::MAX`]); what is not given is
+/// as the container was made. One that has ended is no error, as in docker.
+pub fn stop(roots: &Roots, typed: &str, signal: Option<i32>, timeout: Option<u32>) -> Result<()> {
+    use std::os::fd::AsFd as _;
+    let container = find(roots, typed)?;
+    let Record { id, stop_signal, stop_timeout, .. } = &container.record;
+    let directory = roots.containers().join(id);
+    wait_for_start(roots, id, &directory)?;
+    let Status::Running(state) = status(roots, id)? else { return Ok(()) };
+    let process = kernel::process::pidfd_open(state.pid)?;
+    if !state.is_running() {
+        return Ok(());
+    }
+    match kernel::process::send_signal(process.as_fd(), signal.unwrap_or(*stop_signal)) {
+        Err(error) if error.errno() == Errno::SRCH => {}
+        other => other?,
+    }
+    if !ends_within(&process, timeout.unwrap_or(*stop_timeout))? {
+        return end(roots, &container, &directory);
+    }
+    wait_for_release(&directory)
+}
+
+/// Waits for a process to end, for `seconds` at most ([`u32::MAX`]: for ever).
+fn ends_within(process: &OwnedFd, seconds: u32) -> Result<bool> {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let deadline = Instant::now() + Duration::from_secs(seconds.into());
+    loop {
+        let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok();
+        let limit = left.filter(|_| seconds != u32::MAX);
+        match poll(&mut [PollFd::new(process, PollFlags::IN)], limit.as_ref()) {
+            Ok(ready) => return Ok(ready == 1),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(kernel::Error::new("poll", "a container's process", errno).into()),
+        }
+    }
+}
+
 /// Removes a container; one that runs only by `force`, which ends it first.
 pub fn remove(roots: &Roots, typed: &str, force: bool) -> Result<String> {
     let container = find(roots, typed)?;
@@ -403,6 +447,11 @@ fn end(roots: &Roots, container: &Container, directory: &Path) -> Result<()> {
         Err(Error::NotRunning { .. } | Error::NoSuchContainer { .. }) | Ok(()) => {}
         Err(error) => return Err(error),
     }
+    wait_for_release(directory)
+}
+
+/// Waits until nobody looks after a container any more: all of it is undone, or its monitor was killed.
+fn wait_for_release(directory: &Path) -> Result<()> {
     match open_lock(directory)? {
         Some(lock) => flock(lock, FlockOperation::LockExclusive)
             .map_err(|errno| Error::File { path: directory.join("lock"), source: errno.into() }),

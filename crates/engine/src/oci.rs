@@ -12,7 +12,7 @@ mod namespaces;
 
 use std::path::{Path, PathBuf};
 
-use runtime::request::{Request, RootFileSystem, SeccompChoice, VERSION};
+use runtime::request::{Request, RootFileSystem, SHARED_MEMORY, SeccompChoice, VERSION};
 use runtime::spec::{BlockIo, Cpu, Linux, Memory, Pids, Process, Resources, Root, User};
 
 pub(crate) use self::ids::of_images;
@@ -93,8 +93,9 @@ fn generate_on(
         id: places.id.to_owned(),
         spec: configuration,
         root: RootFileSystem::Overlays(Vec::new()),
-        user: user(spec, image, machine),
+        user: Some(user(spec, image, machine)),
         groups: spec.process.groups.clone(),
+        shared_memory_of: shared_memory_of(spec, places)?,
         seccomp: seccomp(spec),
         init: spec.init,
         interactive: spec.interactive,
@@ -107,6 +108,16 @@ fn generate_on(
     };
     let owner = plan.ids.root().filter(|_| machine.uid == 0);
     Ok(Made { request, files: name_files::all(spec, machine, &hostname), owner })
+}
+
+/// Who shares message queues and semaphores with another container shares its `/dev/shm` too, which is where POSIX shared memory is.
+fn shared_memory_of(spec: &Spec, places: &Places<'_>) -> Result<Option<PathBuf>> {
+    let Choice::Container(name) = &spec.isolation.ipc else { return Ok(None) };
+    if spec.files.mounts.iter().any(|mount| Path::new(SHARED_MEMORY).starts_with(mount.destination())) {
+        return Ok(None);
+    }
+    let pid = (places.joined)(name)?;
+    Ok(Some(PathBuf::from(format!("/proc/{pid}/ns/mnt"))))
 }
 
 fn process(spec: &Spec, image: &image::Config, hostname: &str) -> Result<Process> {
@@ -163,11 +174,12 @@ fn environment(spec: &Spec, image: &image::Config, hostname: &str) -> Vec<String
     variables
 }
 
-/// The user as typed, else the image's; with `keep-id` the caller's own ids.
-fn user(spec: &Spec, image: &image::Config, machine: &Machine) -> Option<String> {
+/// The user as typed, else the image's; with `keep-id` the caller's own ids. Who else runs is root by name, in the groups that the image
+/// gives root.
+fn user(spec: &Spec, image: &image::Config, machine: &Machine) -> String {
     let kept = spec.isolation.keep_id.then(|| format!("{}:{}", machine.uid, machine.gid));
     let of_image = Some(image.user.clone()).filter(|user| !user.is_empty());
-    spec.process.user.clone().or(kept).or(of_image)
+    spec.process.user.clone().or(kept).or(of_image).unwrap_or_else(|| "0".to_owned())
 }
 
 fn seccomp(spec: &Spec) -> SeccompChoice {

@@ -206,7 +206,7 @@ pub fn fuzz_options(text: &str) {
         hostname(text).is_ok(),
         add_host(text).is_ok(),
         sysctl(text).is_ok(),
-        stop_signal(text).is_ok(),
+        stop_signal("--stop-signal", text).is_ok(),
     ];
     std::hint::black_box(read);
 }

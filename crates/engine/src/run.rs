@@ -18,6 +18,9 @@ use crate::roots::{Roots, make_directory};
 use crate::spawn;
 use crate::spec::Spec;
 
+/// Seconds that a container has to end by itself, unless it was made with others: docker's.
+const STOP_TIMEOUT: u32 = 10;
+
 /// Runs a container in the foreground and waits for its end.
 ///
 /// The process must be single-threaded: it becomes the parent of a clone. With a log, what is done to the machine is recorded.
@@ -206,5 +209,16 @@ fn record(spec: &Spec, image: Option<&Image>, taken: &Taken, request: &Request) 
         created: runtime::state::now(),
         remove: spec.remove,
         labels: spec.labels.clone(),
+        stop_signal: spec.stop_signal.or_else(|| signal_of(image?)).unwrap_or(libc::SIGTERM),
+        stop_timeout: spec.stop_timeout.or_else(|| timeout_of(image?)).unwrap_or(STOP_TIMEOUT),
     }
+}
+
+/// The image's `STOPSIGNAL`; one that is no signal counts for none, as in docker.
+fn signal_of(image: &Image) -> Option<i32> {
+    kernel::signal::number(image.config.stop_signal.as_deref()?)
+}
+
+fn timeout_of(image: &Image) -> Option<u32> {
+    image.config.stop_timeout.map(|seconds| u32::try_from(seconds).unwrap_or(u32::MAX))
 }

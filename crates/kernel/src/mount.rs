@@ -205,6 +205,22 @@ pub fn pivot_root(new_root: &Path, put_old: &Path) -> Result<()> {
     Ok(())
 }
 
+/// `chroot(path)`. See chroot(2). It confines nobody, as root leaves it again; that is pivot_root's business.
+pub fn chroot(path: &Path) -> Result<()> {
+    let path_c = c_string("chroot", path)?;
+    act(
+        "chroot",
+        || vec![Arg::Str(shown(path))],
+        |_| 0,
+        || {
+            // SAFETY: one string that outlives the call.
+            check(unsafe { libc::syscall(libc::SYS_chroot, path_c.as_ptr()) })
+        },
+    )
+    .map_err(|errno| Error::new("chroot", shown(path), errno))?;
+    Ok(())
+}
+
 /// `open_tree(dfd, path, flags)`: a descriptor of a tree of mounts, or of a detached copy of it. See open_tree(2).
 pub fn open_tree(at: At<'_>, flags: OpenTree) -> Result<OwnedFd> {
     let mut flags = flags | OpenTree::CLOEXEC;

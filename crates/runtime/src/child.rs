@@ -21,7 +21,7 @@ use crate::reaper;
 use crate::request::{Request, SeccompChoice};
 use crate::root::{self, NewRoot, Prepared};
 use crate::seccomp;
-use crate::spec::{Linux, Process};
+use crate::spec::{IdMapping, Linux, Process};
 use crate::terminal;
 use crate::user;
 
@@ -74,6 +74,7 @@ impl Child<'_> {
         self.settle_in(&root)?;
         let process = self.process()?;
         let mut who = user::identify(self.request.user.as_deref(), &process.user)?;
+        who.user.additional_gids.retain(|group| *group == who.user.gid || self.may_join(*group));
         who.user.additional_gids.extend(user::group_ids(&self.request.groups)?);
         let mut environment = process.env.clone();
         if !environment.iter().any(|entry| entry.starts_with("HOME=")) {
@@ -85,6 +86,14 @@ impl Child<'_> {
         // The device rules are in force, the container can be found again, and its filter is compiled.
         let filter = wait_for_filter(self.socket.as_fd())?;
         self.drop_privileges(process, &who.user, &environment, filter.as_ref())
+    }
+
+    /// Whether the container's user namespace has a group. An image's own /etc/group may well name some that it has not; who asks for one by
+    /// name is told instead.
+    fn may_join(&self, group: u32) -> bool {
+        let maps = self.linux().map_or(&[][..], |linux| &linux.gid_mappings);
+        let has = |map: &IdMapping| group >= map.container_id && group - map.container_id < map.size;
+        self.plan.may_set_groups && (maps.is_empty() || maps.iter().any(has))
     }
 
     fn process(&self) -> Result<&Process> {
@@ -105,6 +114,7 @@ impl Child<'_> {
         keep.extend(self.streams.all());
         keep.extend(self.prepared.overlays.iter().map(AsFd::as_fd));
         keep.extend(self.prepared.binds.values().map(AsFd::as_fd));
+        keep.extend(self.prepared.shared_memory_of.as_ref().map(AsFd::as_fd));
         // The modes that the steps below give are meant as they are.
         kernel::identity::umask(0);
         process::close_all_but(&keep).in_step("cannot close the monitor's files")
@@ -151,6 +161,9 @@ impl Child<'_> {
     fn fill_root(&mut self, root: &NewRoot) -> Result<()> {
         root::attach_lower_overlays(root, self.request, &mut self.prepared)?;
         root.mount_all(self.request, &mut self.prepared.binds)?;
+        if let Some(theirs) = self.prepared.shared_memory_of.take() {
+            root::share_memory(root, &theirs)?;
+        }
         if self.request.spec.mounts.iter().any(is_foreign_dev) {
             return Ok(());
         }

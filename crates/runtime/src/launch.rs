@@ -12,7 +12,7 @@ use rustix::fs::{Gid, Mode, OFlags, Uid};
 use crate::child::{self, Child, FromChild, Go};
 use crate::error::{Error, InStep as _, Result};
 use crate::message;
-use crate::namespaces::Plan;
+use crate::namespaces::{self, Plan};
 use crate::overlay::mount_overlay;
 use crate::request::{Request, RootFileSystem};
 use crate::root::{self, Prepared};
@@ -108,7 +108,8 @@ fn launch_in(
     last_steps: impl FnOnce(u32) -> Result<()>,
 ) -> Result<Made> {
     let binds = if privileged { root::open_binds(&request.spec.mounts)? } else { BTreeMap::new() };
-    let prepared = Prepared { overlays: Vec::new(), binds };
+    let shared_memory_of = request.shared_memory_of.as_deref().map(namespaces::open).transpose()?;
+    let prepared = Prepared { overlays: Vec::new(), binds, shared_memory_of };
     if privileged {
         give_to_mapped_root(request, &streams)?;
     }

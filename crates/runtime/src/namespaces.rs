@@ -6,7 +6,7 @@
 //! it. That, and entering namespaces that exist already, is done by an intermediate process, so that the monitor itself stays where it is.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use kernel::namespace::{setns, unshare};
 use kernel::process::CloneFlags;
@@ -66,7 +66,9 @@ impl Plan {
         let Some(linux) = &request.spec.linux else { return Ok(plan) };
         for namespace in &linux.namespaces {
             match (&namespace.path, namespace.kind) {
-                (Some(path), kind) => plan.joined.push(open(kind, path.clone())?),
+                (Some(path), kind) => {
+                    plan.joined.push(Joined { kind, path: path.clone(), file: open(path)? });
+                }
                 (None, NamespaceKind::Cgroup) => plan.new_cgroup = true,
                 (None, NamespaceKind::Time) => {
                     let offsets = linux.time_offsets.iter().map(|(clock, offset)| (clock.clone(), *offset));
@@ -135,10 +137,10 @@ fn become_root() -> Result<()> {
     kernel::identity::set_user(0).in_step("cannot become root of the user namespace")
 }
 
-fn open(kind: NamespaceKind, path: PathBuf) -> Result<Joined> {
-    let file = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| {
+/// A namespace that exists, by its file.
+pub(crate) fn open(path: &Path) -> Result<OwnedFd> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| {
         let source = kernel::Error::new("open", path.display().to_string(), errno);
         Error::Step { step: "cannot enter a namespace", source }
-    })?;
-    Ok(Joined { kind, path, file })
+    })
 }

@@ -9,6 +9,9 @@ use crate::spec::Spec;
 /// The version of [`Request`]; another one is refused, never guessed at.
 pub const VERSION: u32 = 1;
 
+/// Where POSIX shared memory is: shm_open(3).
+pub const SHARED_MEMORY: &str = "/dev/shm";
+
 /// One container to run, as the monitor reads it from `request.json` in the container's directory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Request {
@@ -25,6 +28,9 @@ pub struct Request {
     /// More groups, names or numbers, looked up there too.
     #[serde(default)]
     pub groups: Vec<String>,
+    /// The mount namespace of another container whose `/dev/shm` this one shares, as a path (`/proc/PID/ns/mnt`).
+    #[serde(default)]
+    pub shared_memory_of: Option<PathBuf>,
     /// Which system calls are allowed.
     pub seccomp: SeccompChoice,
     /// Whether a small first process reaps orphans and forwards signals.

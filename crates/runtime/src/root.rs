@@ -11,9 +11,11 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use kernel::mount::{
-    At, Change, MountAttributes, MountFlags, OpenTree, Setting, fsconfig, fsmount, fsopen, mount, move_mount,
-    open_tree, pivot_root, set_attributes, unmount_detached,
+    At, Change, MountAttributes, MountFlags, OpenTree, Setting, chroot, fsconfig, fsmount, fsopen, mount,
+    move_mount, open_tree, pivot_root, set_attributes, unmount_detached,
 };
+use kernel::namespace::setns;
+use kernel::process::CloneFlags;
 use kernel::record::{Chapter, because};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat2};
 use rustix::io::Errno;
@@ -21,7 +23,7 @@ use rustix::io::Errno;
 use crate::error::{Error, InStep as _, Result};
 use crate::mount_options::{self, Options};
 use crate::overlay::mount_overlay;
-use crate::request::{Request, RootFileSystem};
+use crate::request::{Request, RootFileSystem, SHARED_MEMORY};
 use crate::spec::{Mount, NamespaceKind};
 
 /// The new root while it is built.
@@ -37,6 +39,8 @@ pub struct Prepared {
     pub overlays: Vec<OwnedFd>,
     /// Detached copies of bind mount sources, by the mount's place in the specification.
     pub binds: BTreeMap<usize, OwnedFd>,
+    /// The mount namespace of the container whose `/dev/shm` is shared.
+    pub shared_memory_of: Option<OwnedFd>,
 }
 
 /// Opens the sources of bind mounts as detached copies.
@@ -116,6 +120,37 @@ pub fn attach_lower_overlays(root: &NewRoot, request: &Request, prepared: &mut P
             .in_step("cannot place a union mount")?;
     }
     Ok(())
+}
+
+/// Shows the `/dev/shm` of another container in this one: the mount is copied in that container's mount namespace, which is entered for
+/// that moment, so that nothing in there can lead anywhere else.
+pub fn share_memory(root: &NewRoot, theirs: &OwnedFd) -> Result<()> {
+    const STEP: &str = "cannot share the other container's /dev/shm";
+    let failed = |call| move |errno| kernel::Error::new(call, "the mount namespace", errno);
+    let open = |path: &str, flags| {
+        rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()).map_err(failed("open")).in_step(STEP)
+    };
+    let (own, own_root) = (open("/proc/self/ns/mnt", OFlags::RDONLY)?, open("/", OFlags::PATH)?);
+    because(
+        Chapter::RootFileSystem,
+        "shared memory is files in the other container's /dev/shm: its mount is copied",
+    );
+    setns(theirs.as_fd(), CloneFlags::NEWNS, "the other container's mounts").in_step(STEP)?;
+    let copied = open_tree(At::path(Path::new(SHARED_MEMORY)), OpenTree::CLONE);
+    setns(own.as_fd(), CloneFlags::NEWNS, "this container's mounts").in_step(STEP)?;
+    rustix::process::fchdir(&own_root).map_err(failed("fchdir")).in_step(STEP)?;
+    because(
+        Chapter::RootFileSystem,
+        "the way back ends at the root of all mounts, which need not be the root from before",
+    );
+    chroot(Path::new(".")).in_step(STEP)?;
+    let tree = match copied {
+        // --ipc none: it has no shared memory.
+        Err(error) if error.errno() == Errno::NOENT => return Ok(()),
+        other => other.in_step(STEP)?,
+    };
+    let target = root.make_directory(Path::new(SHARED_MEMORY))?;
+    move_mount(tree.as_fd(), SHARED_MEMORY, At::fd(target.as_fd(), SHARED_MEMORY)).in_step(STEP)
 }
 
 impl NewRoot {

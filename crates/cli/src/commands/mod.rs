@@ -12,4 +12,5 @@ pub mod pull;
 pub mod rm;
 pub mod rmi;
 pub mod run;
+pub mod stop;
 pub mod tag;

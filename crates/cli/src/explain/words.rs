@@ -146,6 +146,7 @@ pub fn of(event: &Event) -> Words {
         "sendto" => plain("netlink message RTM_NEWLINK: device lo, IFF_UP".to_owned()),
         "mount" => plain(mount(event)),
         "umount2" => plain(format!("take {} out of the tree, with all below it", quoted(&text_of(event, 0)))),
+        "chroot" => plain(format!("{} becomes this process's root", quoted(&text_of(event, 0)))),
         "pivot_root" => plain(format!(
             "{} becomes /, the old root goes to {}",
             quoted(&text_of(event, 0)),

@@ -47,6 +47,33 @@ fn no_words_at_all_get_the_help() {
 }
 
 #[test]
+fn the_help_is_as_kept() {
+    let mut help = String::new();
+    for words in [
+        &["--help"][..],
+        &["anatomy", "--help"],
+        &["kill", "--help"],
+        &["ps", "--help"],
+        &["rm", "--help"],
+        &["stop", "--help"],
+    ] {
+        let mut command = Command::new(binaries().join("coracle"));
+        command.args(words).env_remove("COLUMNS");
+        help.push_str(&format!("$ coracle {}\n", words.join(" ")));
+        help.push_str(&String::from_utf8(command.output().unwrap().stdout).unwrap());
+    }
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/containers-help.txt");
+    if std::env::var_os("CORACLE_UPDATE_GOLDEN").is_some() {
+        std::fs::write(&file, &help).unwrap();
+    }
+    assert_eq!(
+        help,
+        include_str!("../golden/containers-help.txt"),
+        "CORACLE_UPDATE_GOLDEN=1 keeps the new one"
+    );
+}
+
+#[test]
 fn every_command_has_a_help() {
     let help = Coracle::new().ok(&["--help"]);
     let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);

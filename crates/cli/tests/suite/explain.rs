@@ -15,7 +15,7 @@ const TRACED: &str = "clone,clone3,fork,vfork,unshare,setns,mount,umount2,open_t
     setresgid,setfsuid,setfsgid,setgroups,capset,prctl,seccomp,bpf,mknod,mknodat,execve,execveat,kill,tkill,tgkill,\
     pidfd_send_signal,write,pwrite64,writev,sendto,mkdir,mkdirat,rmdir,unlinkat";
 /// What the containers of this test need, on each machine.
-const EXPECTED: [&str; 26] = [
+const EXPECTED: [&str; 27] = [
     "clone3",
     "unshare",
     "setns",
@@ -28,6 +28,7 @@ const EXPECTED: [&str; 26] = [
     "fsmount",
     "mount_setattr",
     "pivot_root",
+    "chroot",
     "sethostname",
     "setdomainname",
     "setresuid",

@@ -79,8 +79,18 @@ fn another_containers_namespaces_are_shared() {
         let expected: Vec<_> =
             KINDS.into_iter().filter(|one| *one == kind || matches!(*one, "user" | "time")).collect();
         assert_eq!(found, expected, "{option} container:first");
+        let word = second.ask(&format!("echo {kind} > /dev/shm/word; cat /dev/shm/word"));
+        assert_eq!(word, kind);
+        let theirs = first.ask("cat /dev/shm/word; rm -f /dev/shm/word");
+        assert_eq!(theirs == "ipc", kind == "ipc", "{option} container:first: {theirs}");
         assert_eq!(second.end(), 0);
     }
+    // Mounts of its own there stay its own.
+    let own = ["--ipc", "container:first", "--tmpfs", "/dev/shm", "busybox"];
+    let mut second = Running::start(&coracle, &own);
+    second.ask("touch /dev/shm/mine");
+    assert_eq!(first.ask("ls /dev/shm"), "");
+    assert_eq!(second.end(), 0);
     let ran = coracle.run(&["run", "--rm", "--network", "container:nobody", "busybox", "true"]);
     assert_eq!((ran.code, ran.err.contains("nobody")), (125, true), "{ran:?}");
     assert_eq!(first.end(), 0);

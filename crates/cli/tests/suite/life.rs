@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::coracle::{Coracle, Ran, is_root};
+use crate::coracle::{Coracle, Ran, fixture, is_root};
 
 /// A `coracle run` in the background; killed and reaped when dropped.
 struct Background {
@@ -284,6 +284,77 @@ fn exit_codes_are_the_program_s() {
     coracle.ok(&["kill", "k9"]);
     assert_eq!(run.end().code, 137);
     coracle.ok(&["rm", "k9"]);
+    coracle.assert_nothing_left();
+}
+
+/// `run` of a program that says which signals it gets, and ends at none of them.
+fn listener(coracle: &Coracle, name: &str, options: &[&str]) -> Background {
+    let script = "for s in TERM QUIT USR1; do trap \"echo got $s\" $s; done; echo ready; while :; do sleep 1000 & wait $!; done";
+    let words = [&["run", "--name", name], options, &["busybox", "sh", "-c", script]].concat();
+    let mut run = Background::start(coracle.command(&words));
+    run.hear("ready");
+    run
+}
+
+#[test]
+fn stop_asks_by_the_containers_own_signal_and_then_kills() {
+    let coracle = Coracle::with_busybox();
+    // Who was asked and ends by itself has its own exit code; without a limit of time that is all there is to wait for.
+    let script = "trap 'echo got QUIT; exit 6' QUIT; echo ready; sleep 1000 & wait";
+    let mut run = Background::start(coracle.command(&[
+        "run",
+        "--name",
+        "polite",
+        "--stop-signal",
+        "QUIT",
+        "--stop-timeout",
+        "-1",
+        "busybox",
+        "sh",
+        "-c",
+        script,
+    ]));
+    run.hear("ready");
+    assert_eq!(coracle.ok(&["stop", "polite"]), "polite\n");
+    assert!(coracle.ok(&["ps", "-a"]).contains("Exited (6)"), "stop returns when all is undone");
+    run.hear("got QUIT");
+    assert_eq!(run.end().code, 6);
+    // Who does not end is killed after the container's own time, or the one that is asked.
+    for (name, made, asked, heard) in [
+        ("none", &["--stop-timeout", "0"][..], &[][..], "got TERM"),
+        ("own", &["--stop-signal", "USR1", "--stop-timeout", "-1"], &["-t", "0"], "got USR1"),
+        ("other", &["--stop-signal", "USR1"], &["--signal", "SIGQUIT", "--timeout", "0"], "got QUIT"),
+    ] {
+        let run = listener(&coracle, name, made);
+        coracle.ok(&[&["stop"], asked, &[name]].concat());
+        let ran = run.end();
+        assert_eq!(ran.code, 137, "{name}: {ran:?}");
+        // It may be killed before it has said so.
+        assert!(ran.out.is_empty() || ran.out.trim() == heard, "{name}: {ran:?}");
+    }
+    assert_eq!(coracle.ok(&["stop", "own", "other"]), "own\nother\n", "what has ended is no error");
+    let ran = coracle.run(&["stop", "nobody"]);
+    assert_eq!((ran.code, ran.err.contains("there is no container \"nobody\"")), (1, true), "{ran:?}");
+    let ran = coracle.run(&["stop", "--signal", "LOUD", "own"]);
+    assert_eq!((ran.code, ran.err.contains("--signal")), (1, true), "{ran:?}");
+    coracle.ok(&["rm", "polite", "none", "own", "other"]);
+    coracle.assert_nothing_left();
+}
+
+#[test]
+fn an_images_stop_signal_counts_where_none_is_asked() {
+    let coracle = Coracle::new();
+    let root = Command::new("tar").arg("-cC").arg(fixture("busybox")).arg(".").output().unwrap().stdout;
+    std::fs::write(coracle.directory().join("root.tar"), root).unwrap();
+    let archive = coracle.directory().join("root.tar").display().to_string();
+    coracle.ok(&["import", "--change", "STOPSIGNAL USR1", &archive, "busybox"]);
+    let mut run = listener(&coracle, "asked", &["--stop-timeout", "-1"]);
+    let mut stop = coracle.command(&["stop", "asked"]).stdout(Stdio::null()).spawn().unwrap();
+    run.hear("got USR1");
+    coracle.ok(&["kill", "asked"]);
+    assert!(stop.wait().unwrap().success());
+    assert_eq!(run.end().code, 137);
+    coracle.ok(&["rm", "asked"]);
     coracle.assert_nothing_left();
 }
 

@@ -27,6 +27,35 @@ fn run_help_is_as_kept() {
 }
 
 #[test]
+fn switches_may_be_given_a_value() {
+    let coracle = Coracle::with_busybox();
+    assert_eq!(prints(&coracle, &["--read-only=true"], "touch /x 2>/dev/null || echo no"), "no\n");
+    assert_eq!(prints(&coracle, &["--read-only=false"], "touch /x && echo yes"), "yes\n");
+    coracle.ok(&["run", "--rm=false", "--name", "kept", "busybox", "true"]);
+    coracle.ok(&["rm", "--force=0", "kept"]);
+    coracle.assert_nothing_left();
+}
+
+#[test]
+fn root_is_in_the_groups_that_the_image_gives_it() {
+    let coracle = Coracle::with_busybox();
+    let file = coracle.directory().join("group");
+    std::fs::write(&file, "root:x:0:\nbin:x:1:root,bin\nwheel:x:10:root\n").unwrap();
+    let volume = format!("{}:/etc/group:ro", file.display());
+    // A user namespace with a single id has no such groups, and an image that names them runs all the same.
+    let expected = prints(
+        &coracle,
+        &["-v", &volume],
+        "[ $(wc -l < /proc/self/gid_map) = 1 ] && grep -qw 1$ /proc/self/gid_map && echo 0 || echo 0 1 10",
+    );
+    for user in [&[][..], &["-u", "root"], &["-u", "0"]] {
+        let options = [&["-v", &volume], user].concat();
+        assert_eq!(prints(&coracle, &options, "id -G"), expected, "{user:?}");
+    }
+    assert_eq!(prints(&coracle, &["-v", &volume, "-u", "0:0"], "id -G"), "0\n");
+}
+
+#[test]
 fn names_are_the_containers_own() {
     let coracle = Coracle::with_busybox();
     let options = ["--hostname", "box", "--domainname", "example.org", "--add-host", "db:10.0.0.7"];

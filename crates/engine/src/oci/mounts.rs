@@ -74,7 +74,7 @@ fn defaults(spec: &Spec, machine: &Machine, plan: &Plan) -> Vec<Mount> {
     }
     if spec.isolation.ipc == Choice::Host {
         mounts.push(bind("/dev/shm", ""));
-    } else if !spec.isolation.ipc_without_shm {
+    } else if !spec.isolation.ipc_without_shm && !matches!(spec.isolation.ipc, Choice::Container(_)) {
         let size = spec.files.shm_size.unwrap_or(SHM_SIZE);
         mounts.push(mount("/dev/shm", "tmpfs", "shm", &format!("{SAFE},mode=1777,size={size}")));
     }

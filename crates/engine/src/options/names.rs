@@ -133,18 +133,18 @@ pub(crate) fn is_ipc_parameter(name: &str) -> bool {
     NAMES.contains(&name) || name.starts_with("fs.mqueue.")
 }
 
-/// `--stop-signal`: its number.
-pub fn stop_signal(text: &str) -> Result<i32> {
+/// `--stop-signal` and `stop --signal`: its number.
+pub fn stop_signal(option: &'static str, text: &str) -> Result<i32> {
     let accepted = "names with or without SIG (TERM, SIGQUIT, RTMIN+3) and numbers from 1 to 64";
-    kernel::signal::number(text).ok_or_else(|| invalid("--stop-signal", text, "no such signal", accepted))
+    kernel::signal::number(text).ok_or_else(|| invalid(option, text, "no such signal", accepted))
 }
 
-/// `--stop-timeout` in seconds; -1 waits for ever and is the largest number there is.
-pub fn stop_timeout(text: &str) -> Result<u32> {
+/// `--stop-timeout` and `stop --time` in seconds; -1 waits for ever and is the largest number there is.
+pub fn stop_timeout(option: &'static str, text: &str) -> Result<u32> {
     match text {
         "-1" => Ok(u32::MAX),
         _ => text.parse().map_err(|_| {
-            invalid("--stop-timeout", text, "not a number of seconds", "whole seconds, -1 to wait for ever")
+            invalid(option, text, "not a number of seconds", "whole seconds, -1 to wait for ever")
         }),
     }
 }
@@ -227,10 +227,18 @@ mod tests {
 
     #[test]
     fn signals_and_the_rest() {
-        assert_eq!((stop_signal("QUIT").unwrap(), stop_signal("sigterm").unwrap()), (3, 15));
-        assert!(stop_signal("SIGNONE").is_err() && stop_signal("65").is_err());
-        assert_eq!((stop_timeout("10").unwrap(), stop_timeout("-1").unwrap()), (10, u32::MAX));
-        assert!(stop_timeout("soon").is_err());
+        assert_eq!(
+            (stop_signal("--stop-signal", "QUIT").unwrap(), stop_signal("--stop-signal", "sigterm").unwrap()),
+            (3, 15)
+        );
+        assert!(
+            stop_signal("--stop-signal", "SIGNONE").is_err() && stop_signal("--stop-signal", "65").is_err()
+        );
+        assert_eq!(
+            (stop_timeout("--stop-timeout", "10").unwrap(), stop_timeout("--stop-timeout", "-1").unwrap()),
+            (10, u32::MAX)
+        );
+        assert!(stop_timeout("--stop-timeout", "soon").is_err());
         assert!(working_directory("/srv").is_ok() && working_directory("srv").is_err());
         assert_eq!(platform("linux/arm64").unwrap().architecture, "arm64");
         assert!(pull("missing").is_ok() && pull("always").is_err() && pull("often").is_err());

@@ -115,7 +115,7 @@ pub struct Arguments {
     /// Process numbers: private, host or container:NAME
     #[arg(long, value_name = "NAMESPACE", help_heading = "Isolation")]
     pub pid: Option<String>,
-    /// Message queues and shared memory: private, shareable, none, host, or container:NAME without its /dev/shm
+    /// Message queues and shared memory: private, shareable, none, host or container:NAME
     #[arg(long, value_name = "NAMESPACE", help_heading = "Isolation")]
     pub ipc: Option<String>,
     /// Host name: private or host
