@@ -53,7 +53,7 @@ struct Process {
     pid: i64,
 }
 
-/// Who was which process: the command line knows its own number, each other one is what the first clone3 of its maker returned.
+/// Who was which process: the command line knows its own number, each other one is what the first clone of its maker returned.
 fn processes(events: &[Event], own: u32) -> Vec<Process> {
     let mut found = vec![Process { actor: Actor::CommandLine, pid: own.into() }];
     let has_intermediate = events.iter().any(|event| event.actor == Actor::Intermediate);
@@ -63,7 +63,7 @@ fn processes(events: &[Event], own: u32) -> Vec<Process> {
             Actor::Monitor if has_intermediate => Actor::Intermediate,
             _ => Actor::Container,
         };
-        let clone = events.iter().find(|event| event.actor == maker && event.call == "clone3");
+        let clone = events.iter().find(|event| event.actor == maker && event.call.starts_with("clone"));
         if let Some(event) = clone.filter(|event| event.result > 0) {
             found.push(Process { actor: made, pid: event.result });
         }

@@ -31,6 +31,8 @@ pub fn run(roots: &Roots, spec: &Spec, user: UserSide<'_>, log: Option<&Log>) ->
     }
     spec.validate()?;
     refuse_existing(spec.cid_file.as_deref())?;
+    // It starts while the container is being prepared; if that fails it ends with its socket, which is closed before it is waited for.
+    let (_monitor, control) = spawn::start(log.map(Log::file))?;
     container::mend(roots)?;
     let store = crate::unshared::open_store(roots)?;
     let hold = store.hold()?;
@@ -39,34 +41,30 @@ pub fn run(roots: &Roots, spec: &Spec, user: UserSide<'_>, log: Option<&Log>) ->
     let (mut taken, lock) = Taken::new(roots, &id, spec.name.as_deref(), crate::names::random)?;
     let signals = SignalFd::block(&forwarded_signals())?;
     kernel::signal::ignore_broken_pipes();
-    // It starts while the container's directory is being filled; if that fails it ends with its socket.
-    let monitor = spawn::start(&taken.directory, &lock, log.map(Log::file))?;
     let mut request = prepare(roots, spec, image.as_ref(), &taken)?;
     if let Some(process) = request.spec.process.as_mut().filter(|process| process.terminal) {
         process.console_size = size_of(&user);
     }
     taken.write(&record(spec, image.as_ref(), &taken, &request), &request)?;
-    message::send(&monitor.control, &ToMonitor::Begin, &[])
+    let begin = ToMonitor::Begin { directory: taken.directory.clone() };
+    message::send(&control, &begin, &[lock.as_fd()])
         .map_err(|_| Error::MonitorNotStarted { name: taken.name.clone() })?;
     taken.keep();
     // The monitor's copy counts from here on: if it is killed, its container is seen to be abandoned.
     drop(lock);
     let attachment = Attachment {
         name: &taken.name,
-        control: monitor.control,
+        control,
         signals,
         user,
         terminal: spec.terminal,
         interactive: spec.interactive,
     };
-    let outcome = attachment.follow(|_| {
+    attachment.follow(|_| {
         // The layers are in the container's own mounts now.
         drop(hold);
         spec.cid_file.as_deref().map_or(Ok(()), |path| Ok(fs_err::write(path, &taken.id)?))
-    });
-    // All is told; it only has to be reaped.
-    let _ = kernel::process::wait(monitor.child.pidfd.as_fd());
-    outcome
+    })
 }
 
 fn refuse_existing(cid_file: Option<&Path>) -> Result<()> {

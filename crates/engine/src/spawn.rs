@@ -4,25 +4,27 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use kernel::mount::{At, Change, MountAttributes, OpenTree, open_tree, set_attributes};
-use kernel::process::{self, CloneFlags, Cloned};
+use kernel::process;
 use kernel::record::{Actor, Chapter, because};
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 
-/// A monitor that has been started.
-pub(crate) struct Monitor {
-    /// The process.
-    pub child: process::Child,
-    /// Our end of its socket.
-    pub control: OwnedFd,
+/// A monitor that has been started. It is reaped when this is dropped, for which it must have been told all, or its socket be closed.
+pub(crate) struct Monitor(process::Child);
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        // How it ended says nothing that it has not told.
+        let _ = process::wait(self.0.pidfd.as_fd());
+    }
 }
 
-/// Starts the monitor of the container in `directory`. `lock` lives on in it.
+/// Starts a monitor, which waits to be told which container is its: gives it and our end of its socket.
 ///
 /// This process must be single-threaded.
-pub(crate) fn start(directory: &Path, lock: &OwnedFd, record: Option<BorrowedFd<'_>>) -> Result<Monitor> {
+pub(crate) fn start(record: Option<BorrowedFd<'_>>) -> Result<(Monitor, OwnedFd)> {
     let program = own_copy(&find_runtime()?)?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .map_err(|errno| kernel::Error::new("open", "/dev/null", errno))?;
@@ -31,21 +33,11 @@ pub(crate) fn start(directory: &Path, lock: &OwnedFd, record: Option<BorrowedFd<
         Chapter::Process,
         "a small process stands between: if the command line is killed, the container goes on",
     );
-    let child = match process::clone3(CloneFlags::empty(), None)? {
-        Cloned::Parent(child) => child,
-        Cloned::Child => become_monitor(&program, directory, &theirs, lock, record, &null),
-    };
-    Ok(Monitor { child, control: ours })
+    let child = process::spawn(|| become_monitor(&program, &theirs, record, &null))?;
+    Ok((Monitor(child), ours))
 }
 
-fn become_monitor(
-    program: &OwnedFd,
-    directory: &Path,
-    control: &OwnedFd,
-    lock: &OwnedFd,
-    record: Option<BorrowedFd<'_>>,
-    null: &OwnedFd,
-) -> ! {
+fn become_monitor(program: &OwnedFd, control: &OwnedFd, record: Option<BorrowedFd<'_>>, null: &OwnedFd) {
     kernel::record::actor(Actor::Monitor);
     let prepare = || -> kernel::Result<Vec<String>> {
         kernel::identity::new_session()?;
@@ -54,18 +46,15 @@ fn become_monitor(
         }
         let mut argv = vec!["coracle-runtime".to_owned(), runtime::monitor::ARGUMENT.to_owned()];
         argv.push(process::inherit(control)?.to_string());
-        argv.push(process::inherit(lock)?.to_string());
         argv.push(
             record.map(process::inherit).transpose()?.map_or("-".to_owned(), |number| number.to_string()),
         );
-        argv.push(directory.display().to_string());
         Ok(argv)
     };
+    // What fails here closes the control socket, and the command line says that the monitor was lost.
     if let Ok(argv) = prepare() {
-        // What fails here closes the control socket, and the command line says that the monitor was lost.
         let _ = process::execveat(program.as_fd(), "coracle-runtime", &argv, &[]);
     }
-    process::exit(125)
 }
 
 /// coracle-runtime: beside coracle's own file, else in $PATH.

@@ -121,6 +121,22 @@ pub fn because(chapter: Chapter, why: &'static str) {
     WHY.1.store(why.len() as u32, Ordering::Relaxed);
 }
 
+/// Who acts, for what and why, while a child that shares this process's memory says so of itself.
+pub(crate) struct Context(u8, u8, (*mut u8, u32));
+
+pub(crate) fn context() -> Context {
+    let why = (WHY.0.load(Ordering::Relaxed), WHY.1.load(Ordering::Relaxed));
+    Context(ACTOR.load(Ordering::Relaxed), CHAPTER.load(Ordering::Relaxed), why)
+}
+
+/// Goes on as at the [`context`].
+pub(crate) fn resume(Context(actor, chapter, why): Context) {
+    ACTOR.store(actor, Ordering::Relaxed);
+    CHAPTER.store(chapter, Ordering::Relaxed);
+    WHY.0.store(why.0, Ordering::Relaxed);
+    WHY.1.store(why.1, Ordering::Relaxed);
+}
+
 /// Whether acts are recorded.
 pub fn is_on() -> bool {
     !LOG.load(Ordering::Relaxed).is_null()

@@ -6,15 +6,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::{Errno, IoSlice, IoSliceMut};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg, sendmsg, socketpair,
 };
 
 use crate::{Error, Result};
 
 /// The most descriptors one message carries.
 const MOST_FDS: usize = 4;
-/// The longest message in bytes.
-pub const MOST_BYTES: usize = 64 << 10;
 
 /// A pair of connected sockets that keep message borders. See socketpair(2).
 pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
@@ -38,10 +36,22 @@ pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(
     }
 }
 
+/// Waits for a message and gives its length; 0 when the peer is gone. It stays to be received.
+fn length_of_next(socket: impl AsFd) -> Result<usize> {
+    loop {
+        match recv(&socket, &mut [0; 0][..], RecvFlags::PEEK | RecvFlags::TRUNC) {
+            Ok((_, length)) => return Ok(length),
+            Err(Errno::INTR | Errno::CONNRESET) => {}
+            Err(errno) => return Err(Error::new("recv", "a local socket", errno)),
+        }
+    }
+}
+
 /// Receives one message and its descriptors; none when the peer is gone. See recvmsg(2).
 pub fn receive(socket: impl AsFd) -> Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
     let failed = |errno| Error::new("recvmsg", "a local socket", errno);
-    let mut bytes = vec![0; MOST_BYTES];
+    // Asked first how long it is: room for the longest would cost each process 16 pages.
+    let mut bytes = vec![0; length_of_next(&socket)?];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = loop {

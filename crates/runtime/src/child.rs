@@ -6,6 +6,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use cgroup::Hierarchy;
 use kernel::process::{self, CloneFlags};
 use kernel::record::{Actor, Chapter, because};
 use rustix::fs::{Gid, Uid};
@@ -49,6 +50,7 @@ pub(crate) enum FromChild {
 pub(crate) struct Child<'a> {
     pub request: &'a Request,
     pub plan: &'a Plan,
+    pub hierarchy: &'a Hierarchy,
     pub streams: Streams,
     pub prepared: Prepared,
     pub socket: OwnedFd,
@@ -160,7 +162,7 @@ impl Child<'_> {
 
     fn fill_root(&mut self, root: &NewRoot) -> Result<()> {
         root::attach_lower_overlays(root, self.request, &mut self.prepared)?;
-        root.mount_all(self.request, &mut self.prepared.binds)?;
+        root.mount_all(self.request, self.hierarchy, &mut self.prepared.binds)?;
         if let Some(theirs) = self.prepared.shared_memory_of.take() {
             root::share_memory(root, &theirs)?;
         }

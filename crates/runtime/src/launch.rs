@@ -63,20 +63,24 @@ pub struct Running {
 ///
 /// `born` is called when the process exists and has not yet done anything, so that it can be found again if this one is
 /// killed. The caller must be single-threaded and ignore SIGPIPE.
-pub fn launch(request: &Request, streams: Streams, born: impl FnOnce(u32) -> Result<()>) -> Result<Running> {
+pub fn launch(
+    request: &Request,
+    streams: Streams,
+    hierarchy: &Hierarchy,
+    born: impl FnOnce(u32) -> Result<()>,
+) -> Result<Running> {
     let capabilities = kernel::identity::capabilities().in_step("cannot read this process's capabilities")?;
     let privileged = capabilities.effective & CAP_SYS_ADMIN != 0;
     let plan = Plan::new(request, privileged)?;
     because(Chapter::Limits, "the group that the container's processes are counted and limited in");
     let limits = limits(request, privileged)?;
-    let hierarchy = Hierarchy::detect()?;
     let parent = request.cgroup_parent.as_deref();
-    let group = Group::create_without_devices(&hierarchy, parent, &request.id, &limits)?;
+    let group = Group::create_without_devices(hierarchy, parent, &request.id, &limits)?;
     let last_steps = |pid| {
         group.as_ref().map_or(Ok(()), |group| group.limit_devices(&limits))?;
         born(pid)
     };
-    let made = launch_in(request, streams, &plan, privileged, group.as_ref(), last_steps);
+    let made = launch_in(request, streams, &plan, privileged, hierarchy, group.as_ref(), last_steps);
     match made {
         Ok((child, terminal, user_namespace)) => Ok(Running { child, group, terminal, user_namespace }),
         Err(error) => {
@@ -104,6 +108,7 @@ fn launch_in(
     streams: Streams,
     plan: &Plan,
     privileged: bool,
+    hierarchy: &Hierarchy,
     group: Option<&Group>,
     last_steps: impl FnOnce(u32) -> Result<()>,
 ) -> Result<Made> {
@@ -123,7 +128,7 @@ fn launch_in(
     {
         Cloned::Child => {
             drop(ours);
-            start_child(Child { request, plan, streams, prepared, socket: theirs })
+            start_child(Child { request, plan, hierarchy, streams, prepared, socket: theirs })
         }
         Cloned::Parent(first) => first,
     };

@@ -4,6 +4,7 @@
 //! processes only, both of one version, so it carries no version of its own.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -34,8 +35,11 @@ pub enum FromMonitor {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToMonitor {
-    /// The container's directory is filled: make it. The first message, once.
-    Begin,
+    /// The container's directory is filled: make it. The first message, once. With it comes the container's lock.
+    Begin {
+        /// The directory.
+        directory: PathBuf,
+    },
     /// Send this signal to the container's first process.
     Signal(i32),
     /// Nobody reads this output any more: 0 is standard output or the terminal, 1 standard error. Whoever writes to it shall get

@@ -5,8 +5,9 @@
 //! is then read here and thrown away, so that it never blocks and never gets SIGPIPE.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use cgroup::Hierarchy;
 use kernel::process::{self, Ended};
 use kernel::record::{Actor, Chapter, Log, because};
 use kernel::signal::SignalFd;
@@ -23,32 +24,24 @@ use crate::state::{self, Exit, State};
 /// The first argument that makes coracle-runtime the monitor.
 pub const ARGUMENT: &str = "monitor";
 
-/// How a monitor is started: `monitor CONTROL LOCK RECORD DIRECTORY`, descriptors by number, `-` for none.
+/// How a monitor is started: `monitor CONTROL RECORD`, descriptors by number, `-` for none.
 #[derive(Debug)]
 pub struct Start {
     control: OwnedFd,
-    /// Held open, never used: while it is, the container's lock is taken.
-    _lock: OwnedFd,
     record: Option<OwnedFd>,
-    directory: PathBuf,
 }
 
 impl Start {
     /// Reads the arguments after `monitor`.
     pub fn parse(args: &[String]) -> Result<Self> {
-        let [control, lock, record, directory] = args else {
+        let [control, record] = args else {
             return Err(usage(&args.join(" ")));
         };
         let adopt = |text: &String| {
             let number = text.parse().map_err(|_| usage(text))?;
             process::adopt(number).in_step("cannot start the monitor")
         };
-        Ok(Self {
-            control: adopt(control)?,
-            _lock: adopt(lock)?,
-            record: if record == "-" { None } else { Some(adopt(record)?) },
-            directory: PathBuf::from(directory),
-        })
+        Ok(Self { control: adopt(control)?, record: if record == "-" { None } else { Some(adopt(record)?) } })
     }
 }
 
@@ -67,15 +60,23 @@ pub fn run(start: Start) -> Result<()> {
     }
     let signals = SignalFd::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT])
         .in_step("cannot start the monitor")?;
+    let hierarchy = Hierarchy::detect();
     // The command line prepares the container while this process starts; if it fails or is killed there is nothing to do.
-    let Some((ToMonitor::Begin, _)) = message::receive::<ToMonitor>(&start.control)? else { return Ok(()) };
-    let request = match read_request(&start.directory) {
+    // The lock is held open, never used: while it is, the container's lock is taken.
+    let (directory, _lock) = match message::receive::<ToMonitor>(&start.control)? {
+        Some((ToMonitor::Begin { directory }, lock)) => (directory, lock),
+        _ => return Ok(()),
+    };
+    let request = match read_request(&directory) {
         Ok(request) => request,
         Err(error) => return report(&start.control, FromMonitor::Failed(Failure::from(&error)), &[]),
     };
     let (container_side, our_side) = streams(&request)?;
     let born = |pid| State::of(pid).write(&request.state_directory);
-    let running = match launch(&request, container_side, born) {
+    let launched = hierarchy
+        .map_err(Error::from)
+        .and_then(|hierarchy| launch(&request, container_side, &hierarchy, born));
+    let running = match launched {
         Ok(running) => running,
         Err(error) => {
             let failure = Failure::from(&error);
@@ -225,7 +226,7 @@ impl Monitor {
         match message::receive::<ToMonitor>(control)? {
             Some((ToMonitor::Signal(number), _)) => self.signal(number),
             Some((ToMonitor::Close(number), _)) => drop(self.streams.get_mut(number).and_then(Option::take)),
-            Some((ToMonitor::Begin, _)) => {}
+            Some((ToMonitor::Begin { .. }, _)) => {}
             None => self.control = None,
         }
         Ok(())

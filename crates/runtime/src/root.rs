@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
+use cgroup::Hierarchy;
 use kernel::mount::{
     At, Change, MountAttributes, MountFlags, OpenTree, Setting, chroot, fsconfig, fsmount, fsopen, mount,
     move_mount, open_tree, pivot_root, set_attributes, unmount_detached,
@@ -218,7 +219,12 @@ impl NewRoot {
     }
 
     /// Makes the mounts of the specification, in order.
-    pub fn mount_all(&self, request: &Request, binds: &mut BTreeMap<usize, OwnedFd>) -> Result<()> {
+    pub fn mount_all(
+        &self,
+        request: &Request,
+        hierarchy: &Hierarchy,
+        binds: &mut BTreeMap<usize, OwnedFd>,
+    ) -> Result<()> {
         for (place, mount) in request.spec.mounts.iter().enumerate() {
             let options = mount_options::parse(&mount.options);
             if options.bind || mount.kind == "bind" {
@@ -231,7 +237,8 @@ impl NewRoot {
                 };
                 self.attach_bind(mount, &options, &tree)?;
             } else if mount.kind == "cgroup" {
-                crate::cgroup_view::mount_view(self, mount, &options, has_new_cgroup_namespace(request))?;
+                let is_new = has_new_cgroup_namespace(request);
+                crate::cgroup_view::mount_view(self, mount, &options, hierarchy, is_new)?;
             } else {
                 because(Chapter::RootFileSystem, reason_of(&mount.kind));
                 let tree = new_file_system(&mount.kind, &mount.source, &options)?;

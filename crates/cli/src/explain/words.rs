@@ -136,6 +136,7 @@ pub fn of(event: &Event) -> Words {
         after: after.to_owned(),
     };
     match event.call.as_str() {
+        "clone" => plain(format!("{}, in this one's memory until it executes", clone(event))),
         "clone3" => plain(clone(event)),
         "unshare" => plain(format!("leave for {}", namespaces(argument(event, 0)))),
         "setns" => plain(format!("enter the namespace {}", fd_name(event, 0))),

@@ -15,7 +15,8 @@ const TRACED: &str = "clone,clone3,fork,vfork,unshare,setns,mount,umount2,open_t
     setresgid,setfsuid,setfsgid,setgroups,capset,prctl,seccomp,bpf,mknod,mknodat,execve,execveat,kill,tkill,tgkill,\
     pidfd_send_signal,write,pwrite64,writev,sendto,mkdir,mkdirat,rmdir,unlinkat";
 /// What the containers of this test need, on each machine.
-const EXPECTED: [&str; 27] = [
+const EXPECTED: [&str; 28] = [
+    "clone",
     "clone3",
     "unshare",
     "setns",
@@ -49,7 +50,7 @@ const TRUE: (&str, i32) = ("/bin/true", 0);
 /// prctl(2) options that only ask: PR_CAPBSET_READ, and PR_GET_AUXV, which Rust's library asks where the vDSO is.
 const ASKING: [&str; 2] = ["23", "1096112214"];
 /// Fields that hold an address or a program; the record has their sizes.
-const NOT_COMPARED: [&str; 4] = ["pidfd", "filter", "insns", "license"];
+const NOT_COMPARED: [&str; 6] = ["pidfd", "child_stack", "parent_tid", "filter", "insns", "license"];
 
 /// One call: its name, its arguments with structures and lists opened, and what it returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -299,6 +300,9 @@ impl<'a> Line<'a> {
             self.list(values);
         } else if self.skip("{") {
             self.fields(values);
+        } else if let Some(key) = self.key() {
+            // The arguments of clone, whose order differs from processor to processor, have their names.
+            self.field(key, values);
         } else {
             let word = self.word();
             values.push(format!("{name}{}", number(word)));
@@ -367,13 +371,25 @@ impl<'a> Line<'a> {
         while !self.skip("}") {
             let (key, rest) = self.rest.split_once('=').unwrap();
             self.rest = rest;
-            let mut field = Vec::new();
-            self.value(&format!("{key}="), &mut field);
-            if !NOT_COMPARED.contains(&key) {
-                values.extend(field);
-            }
+            self.field(key, values);
             self.skip(", ");
         }
+    }
+
+    fn field(&mut self, key: &str, values: &mut Vec<String>) {
+        let mut field = Vec::new();
+        self.value(&format!("{key}="), &mut field);
+        if !NOT_COMPARED.contains(&key) {
+            values.extend(field);
+        }
+    }
+
+    /// A name before an equals sign.
+    fn key(&mut self) -> Option<&'a str> {
+        let (key, rest) = self.rest.split_once('=')?;
+        let is_name = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        self.rest = if is_name { rest } else { self.rest };
+        is_name.then_some(key)
     }
 
     /// A number with what --decode-fds says of it, or an expression with parentheses.
@@ -414,8 +430,15 @@ fn device_message(bytes: &[u8]) -> Vec<String> {
     ]
 }
 
-/// A number in any base as decimal, also the halves `low|high` of a capability set; anything else as it is.
+/// A number in any base as decimal, also the halves `low|high` of a capability set and the flags of clone with a signal's number;
+/// anything else as it is.
 fn number(word: &str) -> String {
+    if let Some((flags, signal)) = word.split_once('|')
+        && let (Some(Ok(flags)), Ok(signal)) =
+            (flags.strip_prefix("0x").map(|digits| u64::from_str_radix(digits, 16)), signal.parse::<u64>())
+    {
+        return (flags | signal).to_string();
+    }
     if let Some((low, high)) = word.split_once('|') {
         let half = |text: &str| u64::from_str_radix(text.strip_prefix("0x")?, 16).ok();
         if let (Some(low), Some(high)) = (half(low), half(high)) {
