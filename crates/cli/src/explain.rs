@@ -53,7 +53,8 @@ struct Process {
     pid: i64,
 }
 
-/// Who was which process: the command line knows its own number, each other one is what the first clone of its maker returned.
+/// Who was which process: the command line knows its own number, each other one is what the first clone of its maker returned. The
+/// monitor's further ones are helpers.
 fn processes(events: &[Event], own: u32) -> Vec<Process> {
     let mut found = vec![Process { actor: Actor::CommandLine, pid: own.into() }];
     let has_intermediate = events.iter().any(|event| event.actor == Actor::Intermediate);
@@ -63,9 +64,14 @@ fn processes(events: &[Event], own: u32) -> Vec<Process> {
             Actor::Monitor if has_intermediate => Actor::Intermediate,
             _ => Actor::Container,
         };
-        let clone = events.iter().find(|event| event.actor == maker && event.call.starts_with("clone"));
-        if let Some(event) = clone.filter(|event| event.result > 0) {
+        let mut clones =
+            events.iter().filter(|event| event.actor == maker && event.call.starts_with("clone"));
+        if let Some(event) = clones.next().filter(|event| event.result > 0) {
             found.push(Process { actor: made, pid: event.result });
+        }
+        if maker == Actor::Monitor {
+            let helpers = clones.filter(|event| event.result > 0);
+            found.extend(helpers.map(|event| Process { actor: Actor::Helper, pid: event.result }));
         }
     }
     found
@@ -336,7 +342,7 @@ mod tests {
         let pids =
             |events: &[Event]| processes(events, 10).iter().map(|p| (p.actor, p.pid)).collect::<Vec<_>>();
         let (first, second) = ((Actor::CommandLine, 10), (Actor::Monitor, 11));
-        assert_eq!(pids(&events), [first, second, (Actor::Container, 12)]);
+        assert_eq!(pids(&events), [first, second, (Actor::Container, 12), (Actor::Helper, 13)]);
         let events =
             [clone(Actor::CommandLine, 11), clone(Actor::Monitor, 12), clone(Actor::Intermediate, 13)];
         assert_eq!(pids(&events), [first, second, (Actor::Intermediate, 12), (Actor::Container, 13)]);

@@ -42,6 +42,8 @@ pub(crate) enum FromChild {
     Cloned(u32),
     /// The terminal's other end comes along.
     Terminal,
+    /// The union mount that a helper made comes along.
+    Joined,
     /// It failed.
     Failed(Failure),
 }

@@ -3,6 +3,8 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
+use crate::overlay::SHIFT_STEP;
+
 /// The result of a call of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -78,11 +80,6 @@ pub enum Error {
         /// As typed.
         name: String,
     },
-    /// Layers cannot be shown with shifted owners.
-    #[error(
-        "this kernel cannot join layers whose owners are shifted into a user namespace: Linux 6.13 or later can"
-    )]
-    CannotShift,
     /// An id that the user namespace has no mapping for.
     #[error("{kind} id {id} is not mapped in the container's user namespace")]
     UnmappedId {
@@ -142,7 +139,6 @@ fn advice(error: &Error) -> Option<String> {
             "look at its first line (a script) or at `file` (a dynamic program for another C library)".to_owned()
         }
         Error::UnknownUser { .. } | Error::UnknownGroup { .. } => "use a name that the image has, or a number".to_owned(),
-        Error::CannotShift => "run as an ordinary user, or without --userns".to_owned(),
         Error::UnmappedId { .. } => {
             "give this user a range of ids: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 NAME"
                 .to_owned()
@@ -164,6 +160,10 @@ fn step_advice(step: &str, source: &kernel::Error) -> Option<String> {
              kernel.apparmor_restrict_unprivileged_userns=0 (whichever exists), or run as root"
         }
         ("clone3", Errno::AGAIN) => "raise the number of processes this user may have: ulimit -u",
+        ("mount_setattr", Errno::INVAL) if step == SHIFT_STEP => {
+            "this file system cannot show its files with other owners: keep the images on ext4, xfs or btrfs (--root), \
+             or run without --userns"
+        }
         ("fsopen", Errno::NODEV) => "load the file system: modprobe overlay",
         ("setrlimit", Errno::PERM) => {
             "stay within this process's own hard limits (ulimit -aH), or hold CAP_SYS_RESOURCE"

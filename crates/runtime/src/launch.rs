@@ -237,7 +237,7 @@ fn until_program(socket: &OwnedFd, child: &process::Child) -> Result<Option<Owne
         match message::receive::<FromChild>(socket)? {
             Some((FromChild::Terminal, mut fds)) => terminal = fds.pop(),
             Some((FromChild::Failed(failure), _)) => return Err(Error::InContainer(failure)),
-            Some((FromChild::Cloned(_), _)) => {}
+            Some((FromChild::Cloned(_) | FromChild::Joined, _)) => {}
             None => return Ok(terminal),
         }
         // A process that is killed closes the socket too; whoever waits for it finds that out.

@@ -213,19 +213,18 @@ fn clone(event: &Event) -> String {
 
 fn mount(event: &Event) -> String {
     let (source, place, kind) = (text_of(event, 0), text_of(event, 1), text_of(event, 2));
-    let options = flags(argument(event, 3)).join(", ");
+    let mut options = flags(argument(event, 3));
     match kind.as_str() {
         "" if source.is_empty() => {
-            let kinds: Vec<String> =
-                flags(argument(event, 3)).into_iter().filter(|flag| flag != "rec").collect();
-            let below = if options.contains("rec") { " and every mount below it" } else { "" };
-            format!("{}{below}: {}", short(&place), kinds.join(", "))
+            let all = options.len();
+            options.retain(|flag| flag != "rec");
+            let below = if options.len() < all { " and every mount below it" } else { "" };
+            format!("{}{below}: {}", short(&place), options.join(", "))
         }
-        "" => format!("{} on {} ({options})", short(&source), short(&place)),
+        "" => format!("{} on {} ({})", short(&source), short(&place), options.join(", ")),
         kind => {
-            let data = text_of(event, 4);
-            let data = if data.is_empty() { data } else { format!(", {}", short(&data)) };
-            format!("{kind} {} on {} ({options}{data})", short(&source), short(&place))
+            options.extend(Some(short(&text_of(event, 4))).filter(|data| !data.is_empty()));
+            format!("{kind} {} on {} ({})", short(&source), short(&place), options.join(", "))
         }
     }
 }

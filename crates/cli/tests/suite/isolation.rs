@@ -5,12 +5,16 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, Stdio};
 
+use kernel::seccomp::{FilterFlags, Instruction};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::coracle::{Coracle, binaries, is_root};
 use crate::running::Running;
 
 const KINDS: [&str; 8] = ["uts", "pid", "mnt", "ipc", "net", "cgroup", "user", "time"];
+
+/// The number of fsconfig(2), which is the same on all processors.
+const FSCONFIG: u32 = 431;
 
 type Namespaces = BTreeMap<&'static str, String>;
 
@@ -176,13 +180,54 @@ fn roots_user_namespace_shifts_owners() {
         println!("SKIP: isolation::roots_user_namespace_shifts_owners: only root maps any ids it likes");
         return;
     }
-    let coracle = Coracle::with_busybox();
-    let tried = coracle.run(&["run", "--rm", "--userns", "auto", "busybox", "true"]);
-    if tried.code == 125 && tried.err.contains("6.13") {
-        coracle.assert_nothing_left();
-        println!("SKIP: isolation::roots_user_namespace_shifts_owners: this kernel shifts no layers");
+    owners_are_shifted();
+}
+
+/// The way of kernels before 6.13, on each kernel: such a one refuses a layer by descriptor.
+#[test]
+fn roots_user_namespace_shifts_owners_without_layers_by_descriptor() {
+    if !is_root() {
+        println!(
+            "SKIP: isolation::roots_user_namespace_shifts_owners_without_layers_by_descriptor: only root maps any ids it likes"
+        );
         return;
     }
+    // The filter holds for this thread and for what it starts.
+    let thread = std::thread::spawn(|| {
+        refuse_settings_by_descriptor();
+        owners_are_shifted();
+        let coracle = Coracle::with_busybox();
+        let ran = coracle.run(&["run", "--rm", "--explain", "--userns", "auto", "busybox", "true"]);
+        assert_eq!((ran.code, ran.err.contains("Before Linux 6.13")), (0, true), "{ran:?}");
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// From now on `FSCONFIG_SET_FD`, and no other command of fsconfig(2), is EINVAL in this thread.
+fn refuse_settings_by_descriptor() {
+    const LOAD: u16 = 0x20;
+    const IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const ALLOW: u32 = 0x7fff_0000;
+    const EINVAL: u32 = 0x0005_0016;
+    let instruction = |code, jt, jf, k| Instruction { code, jt, jf, k };
+    // struct seccomp_data: the call's number, and the lower half of its second argument.
+    let program = [
+        instruction(LOAD, 0, 0, 0),
+        instruction(IF_EQUAL, 0, 3, FSCONFIG),
+        instruction(LOAD, 0, 0, 24),
+        instruction(IF_EQUAL, 0, 1, 5),
+        instruction(RETURN, 0, 0, EINVAL),
+        instruction(RETURN, 0, 0, ALLOW),
+    ];
+    kernel::seccomp::load(&program, FilterFlags::default()).unwrap();
+}
+
+#[track_caller]
+fn owners_are_shifted() {
+    let coracle = Coracle::with_busybox();
     let mut container = Running::start(&coracle, &["--userns", "auto", "busybox"]);
     assert_eq!(container.ask("id -u; stat -c %u:%g /bin/busybox"), "0\n0:0");
     assert_eq!(container.ask("stat -c %u /home/alice /proc/1 /dev/null").lines().nth(1), Some("0"));
