@@ -129,13 +129,14 @@ fn processor_time_beyond_the_quota_waits() {
         let begin = std::time::Instant::now();
         let worker = group.shell("while :; do :; done");
         until("it was throttled", || group.0.statistics().unwrap().throttled_periods >= Some(8));
-        let statistics = group.0.statistics().unwrap();
-        let periods = begin.elapsed().as_micros() / 100_000 + 2;
-        assert!(statistics.throttled_usec > Some(0));
-        if let Some(used) = statistics.cpu_usec {
-            // A quota can be overdrawn by a clock tick, never by as much again.
-            assert!(u128::from(used) < periods * 20_000, "{used} µs in {periods} periods");
-        }
+        assert!(group.0.statistics().unwrap().throttled_usec > Some(0));
+        // A quota can be overdrawn: by a clock tick, or for as long as a virtual machine's processor is stopped. The kernel takes that off
+        // the periods that follow.
+        until("it used no more than its quota", || {
+            let used = group.0.statistics().unwrap().cpu_usec;
+            let periods = begin.elapsed().as_micros() / 100_000 + 2;
+            used.is_none_or(|used| u128::from(used) < periods * 20_000)
+        });
         drop(worker);
     }
 }

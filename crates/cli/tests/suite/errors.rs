@@ -219,7 +219,9 @@ fn forbidden_user_namespaces_are_said_with_the_knob() {
     let script = "echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --inh-caps=-all --ambient-caps=-all \"$@\"";
     let run = coracle.command(&["run", "--rm", "busybox", "true"]);
     let mut outside = Command::new("unshare");
-    outside.args(["--user", "--keep-caps", "--map-user=1000", "sh", "-c", script, "sh"]);
+    // The same user in there: another one may have subordinate ids, and layers of another form.
+    let user = format!("--map-user={}", rustix::process::geteuid().as_raw());
+    outside.args(["--user", "--keep-caps", &user, "sh", "-c", script, "sh"]);
     outside.arg(run.get_program()).args(run.get_args());
     let ran: Ran = outside.output().unwrap().into();
     three_lines(&ran, 125, &["cannot start container", "clone3", "user.max_user_namespaces"]);

@@ -48,6 +48,7 @@ plant /media/own
 plant /boot/own
 plant /run/secrets/own
 plant "$base/own"
+mkdir -p /etc/ssl/certs /etc/alternatives
 { echo "$token"
   echo "-----BEGIN PRIVATE KEY-----"; echo "$token"; echo "-----END PRIVATE KEY-----"
   echo "-----BEGIN CERTIFICATE-----"; echo "MIIB"; echo "-----END CERTIFICATE-----"

@@ -103,15 +103,19 @@ fn has_ids() -> bool {
             && ["/etc/subuid", "/etc/subgid"].iter().all(|file| text(file).lines().any(is_owner))
 }
 
+/// An archive of busybox whose files have owners, without its `/root`, which only root can read.
+fn owned_archive(coracle: &Coracle) -> std::path::PathBuf {
+    let archive = coracle.directory().join("owned.tar");
+    let mut tar = std::process::Command::new("tar");
+    tar.args(["--owner=33", "--group=34", "--exclude=./root", "-C"]).arg(fixture("busybox"));
+    assert!(tar.arg("-cf").arg(&archive).arg(".").status().unwrap().success());
+    archive
+}
+
 #[test]
 fn files_have_their_owners_where_that_can_be() {
     let coracle = Coracle::new();
-    let archive = coracle.directory().join("owned.tar").display().to_string();
-    let busybox = fixture("busybox").display().to_string();
-    let mut tar = std::process::Command::new("tar");
-    let tarred = tar.args(["--owner=33", "--group=34", "-C", &busybox, "-cf", &archive, "."]).status();
-    assert!(tarred.unwrap().success());
-    coracle.ok(&["import", &archive, "owned"]);
+    coracle.ok(&["import", &owned_archive(&coracle).display().to_string(), "owned"]);
     let owner = coracle.ok(&["run", "--rm", "owned", "stat", "-c", "%u:%g", "/bin/busybox"]);
     // With one id there is only one owner.
     assert_eq!(owner, if has_ids() { "33:34\n" } else { "0:0\n" });
@@ -121,11 +125,7 @@ fn files_have_their_owners_where_that_can_be() {
 #[test]
 fn what_a_killed_import_left_goes_with_the_next_command() {
     let coracle = Coracle::new();
-    let archive = coracle.directory().join("owned.tar");
-    let mut tar = std::process::Command::new("tar");
-    tar.args(["--owner=33", "--group=34", "-C"]).arg(fixture("busybox")).arg("-cf").arg(&archive).arg(".");
-    assert!(tar.status().unwrap().success());
-    let bytes = std::fs::read(&archive).unwrap();
+    let bytes = std::fs::read(owned_archive(&coracle)).unwrap();
     let mut import = coracle.command(&["import", "-", "half"]).stdin(Stdio::piped()).spawn().unwrap();
     let mut input = import.stdin.take().unwrap();
     // It has begun when it takes more than a pipe holds.

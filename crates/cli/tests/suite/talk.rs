@@ -1,6 +1,7 @@
 //! The talk's example, which is what this program is for: a container is a process with namespaces, limits and a root of its own.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use crate::coracle::{Coracle, is_root};
 use crate::running::{Running, count};
@@ -105,20 +106,31 @@ fn processor_use(container: &Running) -> [u64; 3] {
 fn it_gets_half_a_processor(container: &mut Running) {
     let before = processor_use(container);
     container.ask("sh -c 'while :; do :; done' & echo");
-    // On a machine that others use too, it may never come to its limit.
-    let spent = loop {
+    let patience = Instant::now() + Duration::from_secs(120);
+    // How often it was found to have come to its limit since the last look. The kernel's own count is greater when its timer is late: it
+    // counts every period that has gone by meanwhile.
+    let mut times = 0;
+    let mut last = before;
+    loop {
         let now = processor_use(container);
-        let spent = [now[0] - before[0], now[1] - before[1], now[2] - before[2]];
-        if spent[1] >= 3 || spent[0] >= 30 {
-            break spent;
+        times += u64::from(now[1] > last[1]);
+        last = now;
+        let [periods, _, usage] = [now[0] - before[0], now[1] - before[1], now[2] - before[2]];
+        // On a machine that others use too, it may never come to its limit.
+        let is_seen = times >= 3 || periods >= 30;
+        // 50 ms in each period of 100 ms, and a little for what was counted between the two looks. A virtual machine that was stopped may
+        // have used more, which the kernel takes off the periods that follow.
+        let is_held = usage <= (periods + 2) * 60_000;
+        if is_seen && is_held {
+            // What it may use, it can: but for the first time, when the period had begun before the first look.
+            let least = times.saturating_sub(1) * 40_000;
+            assert!(usage >= least, "{usage} us, though it came to its limit {times} times");
+            break;
         }
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    };
+        assert!(Instant::now() < patience, "{usage} us in {periods} periods, at its limit {times} times");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     container.ask("kill $!");
-    // 50 ms in each period of 100 ms, and a little for what was counted between the two looks.
-    let [periods, throttled, usage] = spent;
-    assert!(usage <= (periods + 2) * 60_000, "{usage} us in {periods} periods");
-    assert!(usage >= throttled * 40_000, "{usage} us, though it came to its limit {throttled} times");
 }
 
 fn too_much_memory_ends_it(coracle: &Coracle, words: &[&str]) {
