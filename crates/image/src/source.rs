@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufReader, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use fs_err::File;
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::digest::Digest;
@@ -181,16 +181,14 @@ impl Origin {
                 Ok(Range { file: Arc::clone(file), offset, length })
             }
             Files::Directory(dir) => {
-                let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-                let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-                let file =
-                    rustix::fs::openat2(dir, name, flags, Mode::empty(), resolve).map_err(|errno| {
-                        if errno == Errno::NOENT {
-                            missing()
-                        } else {
-                            system("open", format!("{}/{name}", self.name))(errno)
-                        }
-                    })?;
+                let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+                let file = kernel::fs::open_inside(dir.as_fd(), Path::new(name), flags).map_err(|errno| {
+                    if errno == Errno::NOENT {
+                        missing()
+                    } else {
+                        system("open", format!("{}/{name}", self.name))(errno)
+                    }
+                })?;
                 let stat = rustix::fs::fstat(&file).map_err(system("stat", name))?;
                 if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
                     return Err(missing());

@@ -18,7 +18,7 @@ use kernel::mount::{
 use kernel::namespace::setns;
 use kernel::process::CloneFlags;
 use kernel::record::{Chapter, because};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat2};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, mkdirat};
 use rustix::io::Errno;
 
 use crate::error::{Error, InStep as _, Result};
@@ -159,8 +159,7 @@ impl NewRoot {
     pub fn open(&self, path: &Path, flags: OFlags) -> std::result::Result<OwnedFd, Errno> {
         let inside = path.strip_prefix("/").unwrap_or(path);
         let inside = if inside.as_os_str().is_empty() { Path::new(".") } else { inside };
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        openat2(&self.directory, inside, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+        kernel::fs::open_inside(self.directory.as_fd(), inside, flags)
     }
 
     /// A directory below the new root, made with its parents where missing. A link to what is not there gets what it names, inside.
