@@ -45,8 +45,8 @@ pub fn enter() -> Result<Option<i32>> {
     );
     match process::clone3(CloneFlags::NEWUSER, None)? {
         Cloned::Child => {
-            // Whoever ends the command means the work.
-            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+            // Whoever ends the command means the work, also where other signals are ignored, as under nohup(1).
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
                 .map_err(|errno| kernel::Error::new("prctl", "PR_SET_PDEATHSIG", errno))?;
             drop(start);
             wait_for_maps(&go);

@@ -2,7 +2,8 @@
 # The virtual machine's pid 1 after init.sh: sets the machine up as systemd would, runs each suite of /coracle/plan and
 # reports on the virtio port, in lines that start with @@ and that vm.rs reads.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
-trap '' INT TERM HUP
+# Not ignored, which all the tests would inherit.
+trap : INT TERM HUP
 
 for port in /dev/vport*; do exec > "$port" 2>&1; done
 
