@@ -14,16 +14,12 @@ use crate::{setup, user, vm};
 /// The place's name in `expected-skips.txt` for tests on this machine.
 const HERE: &str = "here";
 
-/// What of the tests runs in the virtual machine on the way of `test` and `ci`: all of them take longer than the rest together there, and
-/// some do not pass on its kernel yet (ARCHITECTURE.md, "Known on Linux 6.1"). `vm-test` runs them all.
-const VM_FILTER: &str = "run::";
-
-/// Sets up, builds everything, runs the tests here, looks for leaks, runs those of `run` in the virtual machine.
+/// Sets up, builds everything, runs the tests here, looks for leaks, runs the tests in the virtual machine.
 pub(crate) fn test(workspace: &Workspace, filter: Option<&str>) -> Result<()> {
     setup::setup(workspace)?;
     let mut outcome = here(workspace, filter)?;
     outcome.add(user::test(workspace, filter)?);
-    outcome.add(vm::test(workspace, false, filter.or(Some(VM_FILTER)))?);
+    outcome.add(vm::test(workspace, false, filter)?);
     outcome.conclude(&expected_skips(workspace)?)
 }
 
