@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use kernel::Errno;
 
+use crate::Refusal;
+
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -50,6 +52,16 @@ pub enum Error {
         user: bool,
         /// Whether groups of version 2 are to be had at all: older ones cannot be delegated.
         v2: bool,
+    },
+    /// A limit is asked for, and systemd gave no scope to hold it.
+    #[error("{option} cannot be enforced: {source}")]
+    NoScope {
+        /// The option as docker names it.
+        option: &'static str,
+        /// Whether this is an ordinary user.
+        user: bool,
+        /// What systemd said.
+        source: Refusal,
     },
     /// The part of the kernel that enforces a limit is not available.
     #[error("{option} cannot be enforced: {} has no {controller} controller", directory.display())]
@@ -147,16 +159,29 @@ impl Error {
     pub fn advice(&self) -> Option<String> {
         let text = match self {
             Error::NoHierarchy => "mount them: mount -t cgroup2 none /sys/fs/cgroup".to_owned(),
-            Error::NotDelegated { systemd: true, user: true, .. } => {
-                "run in a scope that systemd delegates: systemd-run --user --scope -p Delegate=yes coracle run …".to_owned()
+            Error::NotDelegated { systemd: true, user: true, v2: true, .. }
+            | Error::NoScope { user: true, source: Refusal::Unreachable { .. }, .. } => {
+                "have a systemd started for this user, which delegates: log in, or as root: loginctl enable-linger NAME".to_owned()
             }
-            Error::NotDelegated { systemd: true, user: false, .. } => {
+            Error::NoScope { user: true, .. } => {
+                "see what stands in the way of the scope that it delegates: systemctl --user status coracle.scope".to_owned()
+            }
+            Error::NotDelegated { systemd: true, user: false, .. } | Error::NoScope { user: false, .. } => {
                 "run in a scope that systemd delegates: systemd-run --scope -p Delegate=yes coracle run …".to_owned()
             }
             Error::NotDelegated { v2: true, .. } => delegation_by_hand(),
             Error::NotDelegated { v2: false, .. } => {
                 "run as root, or boot with control groups of version 2 (systemd.unified_cgroup_hierarchy=1), which can be delegated"
                     .to_owned()
+            }
+            Error::NoController { controller, directory, delegated: true, .. } if rustix::process::geteuid().is_root() => {
+                let above: Vec<String> = directory.ancestors().skip(1).map(|group| group.display().to_string()).collect();
+                let above = above.iter().filter(|group| group.starts_with("/sys/fs/cgroup")).rev().cloned();
+                format!(
+                    "systemd hands down what it knows: cpu, cpuset, io, memory, pids. Hand {controller} down by hand: for g in {}; do echo \
+                     +{controller} > $g/cgroup.subtree_control; done",
+                    above.collect::<Vec<_>>().join(" ")
+                )
             }
             Error::NoController { controller, delegated: true, .. } => format!(
                 "have it delegated, as root: mkdir -p /etc/systemd/system/user@.service.d && printf '[Service]\\nDelegate={controller} \
@@ -199,4 +224,33 @@ fn delegation_by_hand() -> String {
          g=/sys/fs/cgroup/user-{uid}; mkdir -p $g/shell && chown {uid} $g $g/cgroup.procs $g/cgroup.subtree_control $g/shell \
          $g/shell/cgroup.procs && echo PID-OF-YOUR-SHELL > $g/shell/cgroup.procs"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_out_depends_on_who_is_asked() {
+        let none = |systemd, user, v2| Error::NotDelegated { option: "--memory", systemd, user, v2 };
+        for (error, expected) in [
+            (none(true, true, true), "loginctl enable-linger"),
+            // Version 1 cannot be delegated, whoever is asked.
+            (none(true, true, false), "systemd.unified_cgroup_hierarchy=1"),
+            (none(true, false, true), "systemd-run --scope -p Delegate=yes"),
+            (none(false, true, true), "delegate a group"),
+            (no_scope(true, Refusal::Exists), "systemctl --user status"),
+            (
+                no_scope(true, Refusal::Unreachable { socket: "/s".into(), errno: Errno::NOENT }),
+                "enable-linger",
+            ),
+            (no_scope(false, Refusal::Silent { seconds: 20 }), "systemd-run --scope -p Delegate=yes"),
+        ] {
+            assert!(error.advice().unwrap().contains(expected), "{error}: {:?}", error.advice());
+        }
+    }
+
+    fn no_scope(user: bool, source: Refusal) -> Error {
+        Error::NoScope { option: "--memory", user, source }
+    }
 }

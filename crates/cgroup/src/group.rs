@@ -9,9 +9,9 @@ use kernel::record::{Chapter, because};
 use rustix::fs::{Mode, OFlags};
 
 use crate::hierarchy::{Version, read};
-use crate::place::{Place, is_systemd};
+use crate::place::{Choice, Place, is_systemd};
 use crate::setting::{self, Setting};
-use crate::{Error, Hierarchy, Limits, Mount, Result, devices};
+use crate::{Error, Hierarchy, Limits, Mount, Refusal, Result, devices};
 
 /// A removal of the shared parent by another process can come between our steps; more often than this in a row it does not.
 const ATTEMPTS: usize = 16;
@@ -42,7 +42,7 @@ pub(crate) struct V1Directory {
 }
 
 impl Group {
-    /// Makes the group `parent/id` with these limits; `parent` is `coracle` if not given.
+    /// Makes the group `parent/id` with these limits; `parent` is `coracle` if not given. systemd is not asked for a place.
     ///
     /// Gives none where this user may make no groups and nothing is to be limited. If anything fails nothing is left behind.
     ///
@@ -54,7 +54,11 @@ impl Group {
         id: &str,
         limits: &Limits,
     ) -> Result<Option<Self>> {
-        let group = Self::create_without_devices(hierarchy, parent, id, limits)?;
+        let choice = match Place::find(hierarchy, parent, id)? {
+            Some(place) => Choice::At(place),
+            None => Choice::Nowhere { with_parent: parent.is_some(), refusal: None },
+        };
+        let group = Self::create_without_devices(hierarchy, choice, limits)?;
         match group.as_ref().map_or(Ok(()), |group| group.limit_devices(limits)) {
             Ok(()) => Ok(group),
             Err(error) => {
@@ -65,18 +69,20 @@ impl Group {
         }
     }
 
-    /// The same with [`Group::limit_devices`] still to be called, before the container's program runs.
+    /// The same at a chosen place, with [`Group::limit_devices`] still to be called, before the container's program runs.
     ///
     /// The kernel takes half a millisecond to check and compile the program, in which other things can be done.
     pub fn create_without_devices(
         hierarchy: &Hierarchy,
-        parent: Option<&str>,
-        id: &str,
+        choice: Choice,
         limits: &Limits,
     ) -> Result<Option<Self>> {
         let settings = setting::settings(hierarchy, limits)?;
-        let Some(place) = Place::find(hierarchy, parent, id)? else {
-            return refuse_or_none(hierarchy, &settings, limits, parent);
+        let place = match choice {
+            Choice::At(place) => place,
+            Choice::Nowhere { with_parent, refusal } => {
+                return refuse_or_none(hierarchy, &settings, limits, with_parent, refusal);
+            }
         };
         let mut group =
             Self { place, hierarchy: hierarchy.clone(), unified: None, v1: Vec::new(), made: Vec::new() };
@@ -94,9 +100,16 @@ impl Group {
         }
     }
 
-    /// Finds a group that was made before; none if it is gone.
+    /// Finds a group that [`Group::create`] made; none if it is gone.
     pub fn open(hierarchy: &Hierarchy, parent: Option<&str>, id: &str) -> Result<Option<Self>> {
-        let Some(place) = Place::find(hierarchy, parent, id)? else { return Ok(None) };
+        match Place::find(hierarchy, parent, id)? {
+            Some(place) => Self::open_at(hierarchy, place),
+            None => Ok(None),
+        }
+    }
+
+    /// Finds a group that was made at this place; none if it is gone.
+    pub fn open_at(hierarchy: &Hierarchy, place: Place) -> Result<Option<Self>> {
         let unified = match hierarchy.unified().map(|mount| Unified::open(place.in_tree(mount))) {
             Some(Ok(unified)) => Some(unified),
             Some(Err(Error::Read { errno: Errno::NOENT, .. })) | None => None,
@@ -244,7 +257,12 @@ impl Group {
             }
             // Version 2 may have been delegated to us alone.
             if !exists(&self.place.base_in(mount)) {
-                return Err(no_delegation(option, &hierarchy));
+                let reason = "systemd makes no groups in that controller's tree";
+                let is_systemds = is_systemd() && !is_user();
+                return Err(match is_systemds {
+                    true => Error::NotInV1 { option, reason },
+                    false => no_delegation(option, &hierarchy),
+                });
             }
             let path = self.make_in_v1(mount).map_err(|error| not_delegated(error, option, &hierarchy))?;
             self.v1.push(V1Directory { path, controllers: mount.controllers.clone() });
@@ -440,18 +458,24 @@ fn refuse_or_none(
     hierarchy: &Hierarchy,
     settings: &[Setting],
     limits: &Limits,
-    parent: Option<&str>,
+    with_parent: bool,
+    refusal: Option<Refusal>,
 ) -> Result<Option<Group>> {
     let devices = (!limits.devices.is_empty()).then_some("device rules");
     let first = settings.iter().find(|setting| !setting.optional).map(|setting| setting.option);
-    match first.or(devices).or(parent.map(|_| "--cgroup-parent")) {
-        None => Ok(None),
-        Some(option) => Err(no_delegation(option, hierarchy)),
+    match (first.or(devices).or(with_parent.then_some("--cgroup-parent")), refusal) {
+        (None, _) => Ok(None),
+        (Some(option), None) => Err(no_delegation(option, hierarchy)),
+        (Some(option), Some(source)) => Err(Error::NoScope { option, user: is_user(), source }),
     }
 }
 
+fn is_user() -> bool {
+    !rustix::process::geteuid().is_root()
+}
+
 fn no_delegation(option: &'static str, hierarchy: &Hierarchy) -> Error {
-    let user = !rustix::process::geteuid().is_root();
+    let user = is_user();
     let v2 = matches!(hierarchy, Hierarchy::V2 { .. });
     Error::NotDelegated { option, systemd: is_systemd(), user, v2 }
 }
@@ -545,6 +569,11 @@ fn exists(path: &Path) -> bool {
 
 fn enter(directory: &Path, pid: u32) -> Result<()> {
     because(Chapter::Limits, "from here on this process and all its children count in this group");
+    enter_directory(directory, pid)
+}
+
+/// Puts a process into a group, for the reason given last.
+pub(crate) fn enter_directory(directory: &Path, pid: u32) -> Result<()> {
     write_control(&directory.join("cgroup.procs"), &pid.to_string())
         .map_err(|source| Error::Join { pid, source })
 }

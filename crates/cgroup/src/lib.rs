@@ -18,11 +18,12 @@
 //! # Ok::<(), cgroup::Error>(())
 //! ```
 //!
-//! Every write goes through the crate `kernel` and is recorded with a sentence on why. This crate does not talk to systemd: where
-//! systemd runs, it works inside a scope that systemd delegated, and refuses limits elsewhere.
+//! Every write goes through the crate `kernel` and is recorded with a sentence on why. Where systemd is pid 1, it
+//! writes only inside a scope that systemd delegated: [`Place::choose`] asks for that scope, and nothing else here speaks to systemd.
 
 #![forbid(unsafe_code)]
 
+mod dbus;
 mod devices;
 mod error;
 mod group;
@@ -30,6 +31,7 @@ mod hierarchy;
 mod limits;
 mod place;
 mod processes;
+mod scope;
 mod setting;
 mod statistics;
 mod table;
@@ -39,5 +41,7 @@ pub use error::{Error, Result};
 pub use group::Group;
 pub use hierarchy::{Hierarchy, Mount};
 pub use limits::{BlockIo, Cpu, DeviceRate, DeviceWeight, HugepageLimit, Limits, Memory, RdmaLimit};
+pub use place::{Choice, Place};
+pub use scope::Refusal;
 pub use statistics::{Pressure, Statistics};
 pub use table::table_markdown;

@@ -2,32 +2,82 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::hierarchy::{is_writable, read};
+use crate::scope::{self, Refusal};
 use crate::{Error, Hierarchy, Mount, Result};
 
 /// The group that holds the containers' groups, unless another parent is asked for.
-const PARENT: &str = "coracle";
+pub(crate) const PARENT: &str = "coracle";
 /// Exists if and only if systemd is pid 1: sd_booted(3).
 const SYSTEMD: &str = "/run/systemd/system";
 
-/// A group's path, the same in every tree, in two parts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
+/// Names that systemd gives to the groups of its own units.
+const UNITS: [&str; 3] = [".slice", ".scope", ".service"];
+
+/// A group's path, the same in every tree, in two parts. Whoever makes a group keeps it, since another process may choose otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
     /// The group we were given, relative to the tree's root; empty for the root itself.
     pub(crate) base: PathBuf,
     /// The container's group, relative to `base`.
     pub(crate) below: PathBuf,
 }
 
+/// Where a container's group is to be.
+#[derive(Debug)]
+pub enum Choice {
+    /// There.
+    At(Place),
+    /// This user may make no groups anywhere.
+    Nowhere {
+        /// Whether a parent was asked for.
+        with_parent: bool,
+        /// Why systemd gave no scope, where it was asked for one.
+        refusal: Option<Refusal>,
+    },
+}
+
 impl Place {
-    /// The place of the group `id`; none where this user may make no groups.
+    /// Decides where the group `parent/id` is to be; `parent` is `coracle` if not given.
+    ///
+    /// The tree's root where that is ours, else the group that was delegated to us. Where systemd is pid 1 and this process is in no
+    /// delegated group, this process moves into the scope `coracle.scope`, which systemd is asked to make if it is not there. So only a
+    /// process that stays as long as the group does may choose.
+    pub fn choose(hierarchy: &Hierarchy, parent: Option<&str>, id: &str) -> Result<Choice> {
+        let below = below(parent, id)?;
+        let base = match (base(hierarchy)?, hierarchy.unified().filter(|_| is_systemd())) {
+            (Some(base), _) => base,
+            (None, None) => return Ok(Choice::Nowhere { with_parent: parent.is_some(), refusal: None }),
+            (None, Some(mount)) => match scope::enter(mount) {
+                Ok(base) => base,
+                Err(refusal) => {
+                    let with_parent = parent.is_some();
+                    return Ok(Choice::Nowhere { with_parent, refusal: Some(refusal) });
+                }
+            },
+        };
+        Self::new(base, below).map(Choice::At)
+    }
+
+    /// The place of the group `id`, without asking systemd; none where this user may make no groups.
     pub(crate) fn find(hierarchy: &Hierarchy, parent: Option<&str>, id: &str) -> Result<Option<Self>> {
         let below = below(parent, id)?;
-        Ok(base(hierarchy)?.map(|base| {
-            // A parent may be given as it is seen from the tree's root, too.
-            let below = below.strip_prefix(&base).map(Path::to_owned).unwrap_or(below);
-            Self { base, below }
-        }))
+        base(hierarchy)?.map(|base| Self::new(base, below)).transpose()
+    }
+
+    fn new(base: PathBuf, below: PathBuf) -> Result<Self> {
+        // A parent may be given as it is seen from the tree's root, too.
+        let below = below.strip_prefix(&base).map(Path::to_owned).unwrap_or(below);
+        let is_unit = |part: &str| UNITS.iter().any(|unit| part.ends_with(unit));
+        match below.parent().filter(|parent| is_systemd() && parent.to_str().is_some_and(has_part(is_unit))) {
+            Some(parent) => Err(Error::Name {
+                name: parent.display().to_string(),
+                reason: "slices, scopes and services are systemd's to make, and a group in coracle's scope is none: give another name",
+            }),
+            None => Ok(Self { base, below }),
+        }
     }
 
     /// The group's directory in a tree.
@@ -49,6 +99,10 @@ impl Place {
 /// Whether systemd looks after the groups of this machine.
 pub(crate) fn is_systemd() -> bool {
     rustix::fs::access(SYSTEMD, rustix::fs::Access::EXISTS).is_ok()
+}
+
+fn has_part(is_it: impl Fn(&str) -> bool) -> impl Fn(&str) -> bool {
+    move |path| path.split('/').any(&is_it)
 }
 
 fn below(parent: Option<&str>, id: &str) -> Result<PathBuf> {
@@ -77,9 +131,9 @@ fn below(parent: Option<&str>, id: &str) -> Result<PathBuf> {
 fn base(hierarchy: &Hierarchy) -> Result<Option<PathBuf>> {
     let Some(mount) = hierarchy.unified().or(hierarchy.v1_tracker()) else { return Ok(None) };
     if is_systemd() {
-        return Ok(own_groups(mount)?
-            .into_iter()
-            .find(|group| is_marked_delegated(&mount.point.join(group))));
+        let mut own = own_groups(mount)?.into_iter();
+        let delegated = own.find(|group| is_marked_delegated(&mount.point.join(group)));
+        return Ok(delegated.filter(|group| !is_managers(group)));
     }
     if is_writable(&mount.point) {
         return Ok(Some(PathBuf::new()));
@@ -88,8 +142,14 @@ fn base(hierarchy: &Hierarchy) -> Result<Option<PathBuf>> {
     Ok(own_groups(mount)?.into_iter().take_while(|group| is_writable(&mount.point.join(group))).last())
 }
 
+/// Whether a group was delegated to a user's systemd, which manages it as pid 1 manages the whole: `user@UID.service`.
+fn is_managers(group: &Path) -> bool {
+    let name = group.file_name().and_then(std::ffi::OsStr::to_str);
+    name.is_some_and(|name| name.starts_with("user@") && name.ends_with(".service"))
+}
+
 /// This process's group in a tree and those above it, nearest first, without the root.
-fn own_groups(mount: &Mount) -> Result<Vec<PathBuf>> {
+pub(crate) fn own_groups(mount: &Mount) -> Result<Vec<PathBuf>> {
     let text = read("/proc/self/cgroup".as_ref())?;
     let own = text.lines().find_map(|line| {
         let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
@@ -101,8 +161,9 @@ fn own_groups(mount: &Mount) -> Result<Vec<PathBuf>> {
     Ok(own.ancestors().filter(|group| !group.as_os_str().is_empty()).map(Path::to_owned).collect())
 }
 
-/// systemd marks what it hands over (`Delegate=yes`), for all to read since its version 251.
-fn is_marked_delegated(directory: &Path) -> bool {
+/// systemd as pid 1 marks what it hands over (`Delegate=yes`), for all to read since its version 251. A user's systemd does not, at least in
+/// version 252: its users' containers go into the scope that coracle asks it for, wherever they are started.
+pub(crate) fn is_marked_delegated(directory: &Path) -> bool {
     ["user.delegate", "trusted.delegate"].into_iter().any(|name| {
         let mut value = [0u8; 1];
         matches!(rustix::fs::getxattr(directory, name, &mut value), Ok(1) if value == *b"1")

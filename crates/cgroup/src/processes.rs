@@ -19,7 +19,7 @@ use crate::{Error, Group, Result};
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 const SIGKILL: i32 = 9;
 /// Where the processes of a delegated group go, so that the group can hand controllers down.
-const ASIDE: &str = "callers";
+pub(crate) const ASIDE: &str = "callers";
 
 impl Group {
     /// The processes of the group and of the groups below it, as this process's pid namespace numbers them.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cgroup::{Group, Hierarchy, Statistics};
+use cgroup::{Group, Statistics};
 
 use crate::container::{self, Record, Status};
 use crate::error::{Error, Result};
@@ -133,8 +133,7 @@ pub fn of(roots: &Roots, typed: &str) -> Result<Anatomy> {
 fn open_group(roots: &Roots, id: &str) -> Result<Option<Group>> {
     let request = container::read_request(&roots.containers().join(id));
     let parent = request.as_ref().and_then(|request| request.cgroup_parent.as_deref());
-    let open = || Group::open(&Hierarchy::detect()?, parent, id);
-    Ok(open().map_err(runtime::Error::from)?)
+    Ok(runtime::group::find(&roots.volatile.join(id), parent, id)?)
 }
 
 fn read(pid: u32, file: &str) -> std::io::Result<String> {

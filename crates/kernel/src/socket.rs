@@ -1,7 +1,7 @@
 //! Local sockets that carry messages and descriptors between coracle's own processes: unix(7), SOCK_SEQPACKET.
 
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use rustix::io::{Errno, IoSlice, IoSliceMut};
 use rustix::net::{
@@ -9,6 +9,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg, sendmsg, socketpair,
 };
 
+use crate::record::{Arg, act};
 use crate::{Error, Result};
 
 /// The most descriptors one message carries.
@@ -45,6 +46,28 @@ fn length_of_next(socket: impl AsFd) -> Result<usize> {
             Err(errno) => return Err(Error::new("recv", "a local socket", errno)),
         }
     }
+}
+
+/// Sends bytes to another program by a connected stream, all of them, recorded with what they say in `words`. A peer that is gone is
+/// `EPIPE`, never a signal. See sendmsg(2).
+///
+/// The error names the peer, `to`.
+pub fn tell(socket: impl AsFd, bytes: &[u8], to: &str, words: &str) -> Result<()> {
+    let args = || vec![Arg::Fd(socket.as_fd().as_raw_fd(), to.to_owned()), Arg::Words(words.to_owned())];
+    let send_all = || {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            let mut control = SendAncillaryBuffer::default();
+            match sendmsg(&socket, &[IoSlice::new(&bytes[sent..])], &mut control, SendFlags::NOSIGNAL) {
+                Ok(count) => sent += count,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(sent)
+    };
+    act("sendmsg", args, |sent| *sent as i64, send_all).map_err(|errno| Error::new("sendmsg", to, errno))?;
+    Ok(())
 }
 
 /// Receives one message and its descriptors; none when the peer is gone. See recvmsg(2).
@@ -96,6 +119,19 @@ mod tests {
         assert_eq!(rustix::io::read(&reader, &mut buffer).unwrap(), 1);
         drop(a);
         assert!(receive(&b).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_peer_that_is_gone_is_an_error_that_names_it() {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+        let (a, b) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        tell(&a, b"hello", "the other end", "a greeting").unwrap();
+        let mut buffer = [0; 8];
+        assert_eq!(rustix::io::read(&b, &mut buffer).unwrap(), 5);
+        drop(b);
+        let error = tell(&a, b"hello", "the other end", "a greeting").unwrap_err();
+        assert_eq!(error.errno(), Errno::PIPE);
+        assert!(error.to_string().contains("the other end"), "{error}");
     }
 
     #[test]

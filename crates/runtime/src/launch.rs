@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use cgroup::{Group, Hierarchy};
+use cgroup::Group;
 use kernel::process::{self, CloneFlags, Cloned, Ended};
 use kernel::record::{Actor, Chapter, because};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
@@ -74,8 +74,7 @@ pub fn launch(
     let plan = Plan::new(request, privileged)?;
     because(Chapter::Limits, "the group that the container's processes are counted and limited in");
     let limits = limits(request, privileged)?;
-    let parent = request.cgroup_parent.as_deref();
-    let group = Group::create_without_devices(hierarchy, parent, &request.id, &limits)?;
+    let group = crate::group::make(request, hierarchy, &limits)?;
     let last_steps = |pid| {
         group.as_ref().map_or(Ok(()), |group| group.limit_devices(&limits))?;
         born(pid)

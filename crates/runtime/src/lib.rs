@@ -7,6 +7,7 @@ mod cgroup_view;
 mod child;
 mod device;
 mod error;
+pub mod group;
 mod launch;
 mod limits;
 pub mod message;

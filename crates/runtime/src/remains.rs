@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use cgroup::{Group, Hierarchy};
+use cgroup::Group;
 use kernel::namespace::setns;
 use kernel::process::{self, CloneFlags, Cloned, Ended};
 use kernel::record::{Actor, Chapter, because};
@@ -23,8 +23,7 @@ pub fn remove_group(group: &Group) -> Result<bool> {
 
 /// Removes the group of a container whose monitor is gone, if it is still there.
 pub fn remove_group_of(request: &Request) -> Result<()> {
-    let hierarchy = Hierarchy::detect()?;
-    match Group::open(&hierarchy, request.cgroup_parent.as_deref(), &request.id)? {
+    match crate::group::find(&request.state_directory, request.cgroup_parent.as_deref(), &request.id)? {
         Some(group) => remove_group(&group).map(drop),
         None => Ok(()),
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// The version of both files; another one is refused.
+/// The version of these files; another one is refused.
 pub const VERSION: u32 = 1;
 
 /// A container that was started.
@@ -87,14 +87,18 @@ impl Exit {
 }
 
 /// Written under another name first, so that nobody reads half of it.
-fn write(path: &Path, value: &impl Serialize) -> Result<()> {
+pub(crate) fn write(path: &Path, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_vec(value).map_err(|error| unreadable(path, &error.to_string()))?;
     let temporary = path.with_extension("new");
     fs_err::write(&temporary, text)?;
     Ok(fs_err::rename(&temporary, path)?)
 }
 
-fn read<T: for<'a> Deserialize<'a>>(path: &Path, version: impl Fn(&T) -> u32) -> Result<Option<T>> {
+/// Reads what [`write()`] wrote; none where there is no such file. Another version than [`VERSION`] is refused.
+pub(crate) fn read<T: for<'a> Deserialize<'a>>(
+    path: &Path,
+    version: impl Fn(&T) -> u32,
+) -> Result<Option<T>> {
     let text = match fs_err::read(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         other => other?,

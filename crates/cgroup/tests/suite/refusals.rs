@@ -23,10 +23,7 @@ fn a_user_without_delegation_has_no_group_and_no_limit() {
     );
     let advice = error.advice().unwrap();
     let expected = if is_v2(&hierarchy) { "delegate a group" } else { "systemd.unified_cgroup_hierarchy=1" };
-    assert!(
-        advice.contains(expected) || advice.contains("systemd-run --user --scope -p Delegate=yes"),
-        "{advice}"
-    );
+    assert!(advice.contains(expected) || advice.contains("loginctl enable-linger"), "{advice}");
 }
 
 #[test]

@@ -145,6 +145,9 @@ pub fn of(event: &Event) -> Words {
         "mkdirat" => series("make ", short(&text_of(event, 1)), ""),
         "unlinkat" => series("remove ", short(&text_of(event, 1)), ""),
         "sendto" => plain("netlink message RTM_NEWLINK: device lo, IFF_UP".to_owned()),
+        "sendmsg" => {
+            plain(format!("ask systemd: {}", argument(event, 1).map_or(String::new(), ToString::to_string)))
+        }
         "mount" => plain(mount(event)),
         "umount2" => plain(format!("take {} out of the tree, with all below it", quoted(&text_of(event, 0)))),
         "chroot" => plain(format!("{} becomes this process's root", quoted(&text_of(event, 0)))),
