@@ -3,9 +3,10 @@
 //!
 //! The machine has two disks, neither of which keeps what is written: Debian with the fixtures (made once, by
 //! `cargo xtask setup`), and one with the programs to test (made each time). `vm/guest.sh` runs the suites and reports
-//! in lines that start with `@@`.
+//! in lines that start with `@@`. A second boot of the same disk (`vm/systemd.rs`) has systemd as pid 1.
 
 mod machine;
+mod systemd;
 
 use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt;
@@ -21,9 +22,18 @@ const USERS_PLACES: [&str; 2] = ["vm-user", "vm-plain"];
 
 /// Builds everything and runs the tests in the virtual machine.
 pub(crate) fn test(workspace: &Workspace, only_users: bool, filter: Option<&str>) -> Result<Outcome> {
+    let mut outcome = Outcome::default();
+    if !filter.is_some_and(systemd::is_about_systemd) {
+        outcome.add(test_without_systemd(workspace, only_users, filter)?);
+    }
+    outcome.add(systemd::test(workspace, only_users, filter)?);
+    Ok(outcome)
+}
+
+fn test_without_systemd(workspace: &Workspace, only_users: bool, filter: Option<&str>) -> Result<Outcome> {
     let binaries = workspace.build("debug")?;
     let tests = workspace.build_tests()?;
-    let scratch = Scratch::new(workspace)?;
+    let scratch = Scratch::new(workspace, "vm")?;
     let plan = plan(&tests, only_users, filter);
     write_payload(workspace, &scratch, &binaries, &tests, &plan)?;
     write_initramfs(workspace, &scratch)?;
@@ -34,8 +44,8 @@ pub(crate) fn test(workspace: &Workspace, only_users: bool, filter: Option<&str>
 struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new(workspace: &Workspace) -> Result<Self> {
-        let directory = workspace.target.join("vm");
+    fn new(workspace: &Workspace, name: &str) -> Result<Self> {
+        let directory = workspace.target.join(name);
         quiet(&mut crate::process::command("rm", [Path::new("-rf"), &directory]))?;
         fs_err::create_dir_all(&directory)?;
         Ok(Self(directory))

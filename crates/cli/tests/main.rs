@@ -39,6 +39,8 @@ mod run;
 mod running;
 #[path = "suite/security.rs"]
 mod security;
+#[path = "suite/systemd.rs"]
+mod systemd;
 #[path = "suite/talk.rs"]
 mod talk;
 

@@ -7,7 +7,8 @@ use crate::coracle::{Coracle, is_root};
 use crate::running::{Running, count};
 
 const NAMES: [&str; 4] = ["--network", "none", "--hostname", "container"];
-const LIMITS: [&str; 8] = ["--pids-limit", "20", "--memory", "50m", "--memory-swap", "50m", "--cpus", "0.5"];
+pub const LIMITS: [&str; 8] =
+    ["--pids-limit", "20", "--memory", "50m", "--memory-swap", "50m", "--cpus", "0.5"];
 const MEMORY_DISK: [&str; 2] = ["--tmpfs", "/mytemp:size=100m,mode=0755"];
 
 /// Whether this user's containers can be limited here. If not, the answer must be a refusal with a way out.
@@ -80,7 +81,7 @@ fn its_view_is_its_own(container: &mut Running) {
     assert_eq!(container.ask("ls /sys/class/net"), "lo");
 }
 
-fn the_21st_process_fails(container: &mut Running) {
+pub fn the_21st_process_fails(container: &mut Running) {
     // The shell, the shell below it, and 18 more make 20.
     let started =
         container.ask("sh -c 'for i in $(seq 40); do sleep 1000 & echo started; done'; killall -9 sleep");
@@ -133,7 +134,7 @@ fn it_gets_half_a_processor(container: &mut Running) {
     container.ask("kill $!");
 }
 
-fn too_much_memory_ends_it(coracle: &Coracle, words: &[&str]) {
+pub fn too_much_memory_ends_it(coracle: &Coracle, words: &[&str]) {
     let fill = ["dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"];
     let ran = coracle.run(&[&["run", "--rm"], words, &fill].concat());
     assert_eq!(ran.code, 137, "{ran:?}");
