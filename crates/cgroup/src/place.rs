@@ -90,6 +90,11 @@ impl Place {
         mount.point.join(&self.base)
     }
 
+    /// Whether it is decided by nothing but the tree's root being ours, which is the same for all who ask.
+    pub fn is_below_root(&self) -> bool {
+        self.base.as_os_str().is_empty()
+    }
+
     /// Whether the group is in the one that is shared by all containers without another parent.
     pub(crate) fn has_usual_parent(&self) -> bool {
         self.below.parent() == Some(Path::new(PARENT))

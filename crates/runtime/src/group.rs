@@ -1,7 +1,7 @@
 //! A container's control group: made by its monitor at a place that is written down first, found there by whoever comes later.
 //!
-//! Where a group belongs depends on who asks: on the group that the asker itself is in. So it is decided once, and `group.json` in the
-//! container's volatile directory tells it to those that stand elsewhere.
+//! Where the tree's root is not ours, a group's place depends on who asks: on the group that the asker itself is in. So it is decided once,
+//! and `group.json` in the container's volatile directory tells it to those that stand elsewhere.
 
 use std::path::Path;
 
@@ -24,7 +24,9 @@ struct Written {
 /// Makes the container's group with these limits, but for those of devices. None where there is none to be had and none is needed.
 pub(crate) fn make(request: &Request, hierarchy: &Hierarchy, limits: &Limits) -> Result<Option<Group>> {
     let choice = Place::choose(hierarchy, request.cgroup_parent.as_deref(), &request.id)?;
-    if let Choice::At(place) = &choice {
+    if let Choice::At(place) = &choice
+        && !place.is_below_root()
+    {
         // Before there is anything: if this process is killed at any moment, what it made is found.
         let written = Written { version: state::VERSION, place: place.clone() };
         state::write(&request.state_directory.join(FILE), &written)?;
@@ -34,7 +36,7 @@ pub(crate) fn make(request: &Request, hierarchy: &Hierarchy, limits: &Limits) ->
 
 /// Finds the group of the container `id`; none if it has none, or it is gone.
 ///
-/// Without `group.json` it is looked for where this process would make it, as versions of coracle that wrote none did.
+/// Without `group.json` it is where any process that looks for it would make it.
 pub fn find(state_directory: &Path, parent: Option<&str>, id: &str) -> Result<Option<Group>> {
     let hierarchy = Hierarchy::detect()?;
     let written = state::read(&state_directory.join(FILE), |written: &Written| written.version)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use cgroup::Group;
+use cgroup::{Group, Hierarchy};
 use kernel::process::{self, CloneFlags, Cloned, Ended};
 use kernel::record::{Actor, Chapter, because};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
