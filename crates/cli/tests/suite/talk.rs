@@ -49,6 +49,40 @@ fn a_loaded_image_becomes_an_isolated_limited_process() {
     example(&Coracle::with_busybox(), &["busybox"]);
 }
 
+/// What README.md shows first, word by word; without the limits where this user cannot have them.
+#[test]
+fn the_readme_shows_what_its_command_prints() {
+    const SCRIPT: &str = "hostname; echo $$; df -m /mytemp; ls /proc";
+    let readme = include_str!("../../../../README.md");
+    let (_, shown) = readme.split_once("# coracle run --rm --network none --hostname container").unwrap();
+    let (command, printed) = shown.split_once(&format!("host sh -c '{SCRIPT}'\n")).unwrap();
+    let asked: Vec<&str> = command.split_whitespace().filter(|word| *word != "\\").collect();
+    let limits = ["--pids-limit", "20", "--memory", "50m", "--cpus", "0.5"];
+    assert_eq!(asked, [&limits[..], &MEMORY_DISK].concat());
+    // The image `host` is found without being loaded.
+    let coracle = Coracle::new();
+    let run = |options: &[&str]| {
+        let words = [&["run", "--rm"], &NAMES[..], options, &["host", "sh", "-c", SCRIPT]].concat();
+        coracle.run(&words)
+    };
+    let mut ran = run(&asked);
+    if ran.code != 0 && !is_root() {
+        let is_refused = ran.code == 125 && ran.err.contains("--pids-limit") && ran.err.contains("to do: ");
+        assert!(is_refused, "{ran:?}");
+        ran = run(&MEMORY_DISK);
+    }
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{ran:?}");
+    let (kept, _) = printed.split_once("\n...").unwrap();
+    // `ls` has a process number of its own, whichever.
+    let kept: Vec<&str> = kept.lines().take(5).collect();
+    let lines: Vec<&str> = ran.out.lines().collect();
+    assert_eq!(lines[..5], kept, "{}", ran.out);
+    assert!(lines[5..].contains(&"acpi") || lines[5..].contains(&"meminfo"), "{}", ran.out);
+    let processes = lines[4..].iter().filter(|name| name.parse::<u32>().is_ok()).count();
+    assert_eq!(processes, 2, "the shell and ls: {}", ran.out);
+    coracle.assert_nothing_left();
+}
+
 fn example(coracle: &Coracle, image: &[&str]) {
     let limited = can_limit(coracle);
     let mut options = [NAMES.as_slice(), &MEMORY_DISK].concat();

@@ -121,7 +121,7 @@ pub struct Arguments {
     /// Host name: private or host
     #[arg(long, value_name = "NAMESPACE", help_heading = "Isolation")]
     pub uts: Option<String>,
-    /// Users: host, private, auto or keep-id [default: host for root, private for others]
+    /// Users: host, private, auto or keep-id (yours, and what the image gives root is yours too) [default: host for root, private for others]
     #[arg(long, value_name = "NAMESPACE", help_heading = "Isolation")]
     pub userns: Option<String>,
     /// View of control groups: private or host
