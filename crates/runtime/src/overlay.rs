@@ -14,14 +14,16 @@ use kernel::mount::{
 use kernel::process::{self, CloneFlags, Cloned};
 use kernel::record::{Actor, Chapter, because};
 use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
 
 use crate::child::{self, FromChild};
 use crate::error::{Error, InStep as _, Result};
 use crate::message;
 use crate::request::Overlay;
+use crate::seccomp;
 
 const STEP: &str = "cannot join the image's layers";
+/// The first kernel with the setting `lowerdir+`.
+const LAYER_BY_LAYER: (u32, u32) = (6, 5);
 /// Shown by the advice for file systems that cannot.
 pub(crate) const SHIFT_STEP: &str = "cannot shift the owners of a layer";
 
@@ -32,23 +34,16 @@ pub fn mount_overlay(overlay: &Overlay, id_map: Option<&OwnedFd>) -> Result<Owne
     if let Some(user_namespace) = id_map {
         return mount_id_mapped(overlay, user_namespace);
     }
+    // By its version, as asking an older kernel leaves a complaint in the machine's log for each container.
+    if seccomp::kernel_version() < LAYER_BY_LAYER {
+        return mount_by_options(overlay, &Directories::open(overlay)?);
+    }
     let context = fsopen("overlay").in_step(STEP)?;
     for layer in overlay.lower.iter().rev() {
         let Some(path) = layer.to_str() else { return Err(not_text(layer)) };
-        match fsconfig(context.as_fd(), "overlay", Setting::String("lowerdir+", path)) {
-            Err(error) if kernel::mount::is_unsupported(&error) => {
-                return mount_by_options(overlay, &Directories::open(overlay)?);
-            }
-            other => other.in_step(STEP)?,
-        }
+        fsconfig(context.as_fd(), "overlay", Setting::String("lowerdir+", path)).in_step(STEP)?;
     }
-    match finish(&context, overlay) {
-        // A kernel before 6.5 takes any setting, and finds only when it makes the mount that it knows no such one.
-        Err(Error::Step { source, .. }) if source.errno() == Errno::INVAL => {
-            mount_by_options(overlay, &Directories::open(overlay)?)
-        }
-        other => other,
-    }
+    finish(&context, overlay)
 }
 
 fn not_text(path: &Path) -> Error {

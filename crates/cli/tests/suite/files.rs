@@ -20,6 +20,22 @@ fn source(coracle: &Coracle) -> String {
     directory.to_str().unwrap().to_owned()
 }
 
+/// A kernel is known by its version, and here it says that it is an old one.
+#[test]
+fn layers_are_joined_in_the_way_of_older_kernels_too() {
+    let coracle = Coracle::with_busybox();
+    let script = "uname -r; echo changed > /bin/new; cat /bin/new; grep ' / / ' /proc/self/mountinfo";
+    let whole = coracle.command(&["run", "--rm", "busybox", "sh", "-c", script]);
+    let mut old = Command::new("setarch");
+    old.arg("--uname-2.6").arg(whole.get_program()).args(whole.get_args());
+    let ran: Ran = old.output().unwrap().into();
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let lines: Vec<&str> = ran.out.lines().collect();
+    assert!(lines[0].starts_with("2.6.") && lines[1] == "changed", "{ran:?}");
+    assert!(lines[2].contains("lowerdir=") && !lines[2].contains("lowerdir+="), "{ran:?}");
+    coracle.assert_nothing_left();
+}
+
 #[test]
 fn directories_and_files_of_the_host_are_shown() {
     let coracle = Coracle::with_busybox();
