@@ -10,8 +10,14 @@ use crate::raw::check;
 use crate::record::{self, Arg, act};
 use crate::{Error, Result};
 
-/// `setresuid(uid, uid, uid)`. See setresuid(2).
+/// The number that is nobody's: for the kernel it means "leave this id as it is".
+const NO_ID: u32 = u32::MAX;
+
+/// `setresuid(uid, uid, uid)`. See setresuid(2). The number 4294967295, by which nothing would change, is `EINVAL`.
 pub fn set_user(uid: u32) -> Result<()> {
+    if uid == NO_ID {
+        return Err(Error::new("setresuid", format!("user {uid}"), Errno::INVAL));
+    }
     act(
         "setresuid",
         || vec![Arg::Int(uid.into()); 3],
@@ -25,8 +31,11 @@ pub fn set_user(uid: u32) -> Result<()> {
     Ok(())
 }
 
-/// `setresgid(gid, gid, gid)`. See setresgid(2).
+/// `setresgid(gid, gid, gid)`. See setresgid(2). The number 4294967295, by which nothing would change, is `EINVAL`.
 pub fn set_group(gid: u32) -> Result<()> {
+    if gid == NO_ID {
+        return Err(Error::new("setresgid", format!("group {gid}"), Errno::INVAL));
+    }
     act(
         "setresgid",
         || vec![Arg::Int(gid.into()); 3],

@@ -80,6 +80,14 @@ pub enum Error {
         /// As typed.
         name: String,
     },
+    /// A number that is no id. One of them, 4294967295, means "no change" to the kernel.
+    #[error("{kind} id {typed} is out of range")]
+    IdRange {
+        /// `user` or `group`.
+        kind: &'static str,
+        /// As typed.
+        typed: String,
+    },
     /// An id that the user namespace has no mapping for.
     #[error("{kind} id {id} is not mapped in the container's user namespace")]
     UnmappedId {
@@ -139,6 +147,7 @@ fn advice(error: &Error) -> Option<String> {
             "look at its first line (a script) or at `file` (a dynamic program for another C library)".to_owned()
         }
         Error::UnknownUser { .. } | Error::UnknownGroup { .. } => "use a name that the image has, or a number".to_owned(),
+        Error::IdRange { .. } => format!("use a name that the image has, or a number up to {}", crate::user::MOST_ID),
         Error::UnmappedId { .. } => {
             "give this user a range of ids: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 NAME"
                 .to_owned()

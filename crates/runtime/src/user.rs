@@ -13,6 +13,18 @@ use crate::spec::User;
 /// Names beyond this are not read: no honest passwd file is longer.
 const MOST_BYTES: usize = 4 << 20;
 
+/// The greatest user and group id, as docker has it: more would be negative for programs that take ids for signed.
+pub(crate) const MOST_ID: u32 = i32::MAX as u32;
+
+/// Reads an id; none for what is no number, and for one that is too large.
+fn id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id <= MOST_ID)
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// Who a process is, and where it is at home.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -33,7 +45,7 @@ fn passwd_entries(text: &str) -> impl Iterator<Item = Passwd<'_>> {
     text.lines().filter_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next()?;
-        let (uid, gid) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
+        let (uid, gid) = (id(fields.nth(1)?)?, id(fields.next()?)?);
         Some(Passwd { name, uid, gid, home: fields.nth(1).unwrap_or("/") })
     })
 }
@@ -42,7 +54,7 @@ fn passwd_entries(text: &str) -> impl Iterator<Item = Passwd<'_>> {
 fn group_entries(text: &str) -> impl Iterator<Item = (&str, u32, &str)> {
     text.lines().filter_map(|line| {
         let mut fields = line.split(':');
-        Some((fields.next()?, fields.nth(1)?.parse().ok()?, fields.next().unwrap_or("")))
+        Some((fields.next()?, id(fields.nth(1)?)?, fields.next().unwrap_or("")))
     })
 }
 
@@ -63,12 +75,15 @@ fn resolve(typed: Option<&str>, given: &User, passwd: &str, group: &str) -> Resu
         Some((name, group)) => (name, Some(group).filter(|group| !group.is_empty())),
         None => (typed, None),
     };
-    let number: Option<u32> = name.parse().ok();
+    let number = id(name);
     let entry = passwd_entries(passwd).find(|entry| entry.name == name || Some(entry.uid) == number);
     (user.uid, user.gid) = match (&entry, number) {
         (Some(entry), _) => (entry.uid, entry.gid),
         (None, Some(number)) => (number, 0),
         (None, None) if name.is_empty() => (0, 0),
+        (None, None) if is_number(name) => {
+            return Err(Error::IdRange { kind: "user", typed: name.to_owned() });
+        }
         (None, None) => return Err(Error::UnknownUser { name: name.to_owned() }),
     };
     match group_name {
@@ -91,7 +106,10 @@ fn resolve(typed: Option<&str>, given: &User, passwd: &str, group: &str) -> Resu
 
 fn group_id(wanted: &str, group: &str) -> Result<u32> {
     let found = group_entries(group).find(|(name, ..)| *name == wanted).map(|(_, id, _)| id);
-    found.or_else(|| wanted.parse().ok()).ok_or_else(|| Error::UnknownGroup { name: wanted.to_owned() })
+    found.or_else(|| id(wanted)).ok_or_else(|| match is_number(wanted) {
+        true => Error::IdRange { kind: "group", typed: wanted.to_owned() },
+        false => Error::UnknownGroup { name: wanted.to_owned() },
+    })
 }
 
 /// Group ids for `--group-add`: names are looked up, numbers taken as they are.
@@ -151,6 +169,22 @@ mod tests {
         assert_eq!(ids("1000"), (1000, 0, vec![0], "/".to_owned()));
         assert_eq!(ids("1000:1000"), (1000, 1000, vec![1000], "/".to_owned()));
         assert_eq!(ids(":34"), (0, 34, vec![34], "/".to_owned()));
+    }
+
+    #[test]
+    fn refuses_numbers_that_are_no_ids() {
+        let refuse = |typed: &str, passwd: &str| {
+            resolve(Some(typed), &User::default(), passwd, "g:x:4294967295:\n").unwrap_err().to_string()
+        };
+        assert_eq!(refuse("4294967295", PASSWD), "user id 4294967295 is out of range");
+        assert_eq!(refuse("2147483648", PASSWD), "user id 2147483648 is out of range");
+        assert_eq!(refuse("99999999999999999999", PASSWD), "user id 99999999999999999999 is out of range");
+        assert_eq!(refuse("1:4294967295", PASSWD), "group id 4294967295 is out of range");
+        // No line for such an id counts.
+        let told = refuse("a", "a:x:4294967295:0::/:/bin/sh\na:x:0:4294967295::/:/bin/sh\n");
+        assert_eq!(told, "user \"a\" is not in the container's /etc/passwd");
+        assert_eq!(refuse("0:g", PASSWD), "group \"g\" is not in the container's /etc/group");
+        assert_eq!(ids("2147483647").0, 2_147_483_647);
     }
 
     #[test]

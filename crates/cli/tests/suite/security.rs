@@ -169,6 +169,18 @@ fn descriptors_of_the_caller_do_not_leak_in() {
     coracle.assert_nothing_left();
 }
 
+/// Such a number means "leave it as it is" to setresuid(2): whoever ran as it would stay root.
+#[test]
+fn a_number_that_is_nobodys_is_not_roots() {
+    let coracle = Coracle::with_busybox();
+    for options in [["-u", "4294967295"], ["-u", "0:4294967295"], ["--group-add", "4294967295"]] {
+        let ran = coracle.run(&[&["run", "--rm"], &options[..], &["busybox", "id"]].concat());
+        assert_eq!((ran.code, ran.out.as_str()), (125, ""), "{options:?}: {ran:?}");
+        assert!(ran.err.contains("4294967295 is out of range") && ran.err.contains("to do: "), "{ran:?}");
+    }
+    coracle.assert_nothing_left();
+}
+
 #[test]
 fn users_and_groups_are_those_of_the_image() {
     let coracle = Coracle::with_busybox();
