@@ -11,6 +11,12 @@ pub enum Error {
     /// Nowhere to keep anything.
     #[error("there is no place for images and containers: neither $XDG_DATA_HOME nor $HOME is set")]
     NoHome,
+    /// A directory of coracle's has a name that is no text, which its files could not hold.
+    #[error("the path {} is not UTF-8 text", .path.display())]
+    NotText {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The volatile directory belongs to somebody else.
     #[error("{path} belongs to another user")]
     NotOurs {
@@ -62,6 +68,9 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// `-it` without a terminal to type in.
+    #[error("standard input is not a terminal")]
+    NotATerminal,
     /// No such container.
     #[error("there is no container \"{name}\"")]
     NoSuchContainer {
@@ -159,11 +168,13 @@ impl Error {
     pub fn advice(&self) -> Option<String> {
         let text = match self {
             Error::NoHome => "set HOME, or give --root DIR".to_owned(),
+            Error::NotText { .. } => "give another place: --root DIR and --state DIR".to_owned(),
             Error::NotOurs { .. } => "set XDG_RUNTIME_DIR, or give --state DIR".to_owned(),
             Error::NameTaken { name, .. } => {
                 format!("choose another --name, or remove that one: coracle rm {name}")
             }
             Error::CidFileExists { path } => format!("remove it, or name another: rm {}", path.display()),
+            Error::NotATerminal => "for input from a pipe or a file give -i without -t".to_owned(),
             Error::NoSuchContainer { .. } | Error::Ambiguous { .. } => {
                 "see all containers: coracle ps -a".to_owned()
             }

@@ -66,7 +66,8 @@ impl Roots {
 }
 
 fn absolute(path: PathBuf) -> Result<PathBuf> {
-    std::path::absolute(&path).map_err(|source| Error::File { path, source })
+    let path = std::path::absolute(&path).map_err(|source| Error::File { path, source })?;
+    if path.to_str().is_none() { Err(Error::NotText { path }) } else { Ok(path) }
 }
 
 /// Makes a directory and its parents; one that exists keeps its mode.

@@ -31,6 +31,10 @@ pub fn run(roots: &Roots, spec: &Spec, user: UserSide<'_>, log: Option<&Log>) ->
     }
     spec.validate()?;
     refuse_existing(spec.cid_file.as_deref())?;
+    // The end of a pipe cannot be told through a terminal: the program would wait for more for ever.
+    if spec.terminal && spec.interactive && !rustix::termios::isatty(user.input) {
+        return Err(Error::NotATerminal);
+    }
     // It starts while the container is being prepared; if that fails it ends with its socket, which is closed before it is waited for.
     let (_monitor, control) = spawn::start(log.map(Log::file))?;
     container::mend(roots)?;

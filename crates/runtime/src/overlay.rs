@@ -75,7 +75,9 @@ fn finish(context: &OwnedFd, overlay: &Overlay) -> Result<OwnedFd> {
     }
     if let Some(upper) = &overlay.upper {
         for (key, path) in [("upperdir", &upper.upper), ("workdir", &upper.work)] {
-            set(Setting::String(key, path.to_str().ok_or_else(|| not_text(path))?))?;
+            // Unlike a layer's, these paths are read with a backslash before characters that are meant as they are.
+            let text = path.to_str().ok_or_else(|| not_text(path))?.replace('\\', "\\\\");
+            fsconfig(context.as_fd(), "overlay", Setting::String(key, &text)).in_step(STEP)?;
         }
     }
     set(Setting::Create)?;

@@ -207,7 +207,7 @@ impl NewRoot {
         }
         let (parent, name) = self.parent_of(path)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        rustix::fs::openat(&parent, &name, flags, Mode::from(0o755)).map_err(failed)?;
+        rustix::fs::openat(&parent, &name, flags, Mode::from(0o644)).map_err(failed)?;
         self.open(path, OFlags::PATH).map_err(failed)
     }
 
@@ -253,8 +253,18 @@ impl NewRoot {
             .map_err(|errno| kernel::Error::new("fstat", mount.source.clone(), errno))
             .in_step("cannot bind a path of the host")?;
         let is_directory = FileType::from_raw_mode(status.st_mode) == FileType::Directory;
+        let there = self.open(&mount.destination, OFlags::PATH | OFlags::DIRECTORY);
+        // NOTDIR may also be an answer about the way to it, which making the place tells.
+        let is_file =
+            || matches!(there, Err(Errno::NOTDIR)) && self.open(&mount.destination, OFlags::PATH).is_ok();
         let target = match is_directory {
+            true if is_file() => {
+                return Err(unlike(mount, "a directory cannot be shown at the place of a file"));
+            }
             true => self.make_directory(&mount.destination)?,
+            false if there.is_ok() => {
+                return Err(unlike(mount, "a file cannot be shown at the place of a directory"));
+            }
             false => self.make_file(&mount.destination)?,
         };
         let name = mount.destination.display().to_string();
@@ -311,6 +321,11 @@ impl NewRoot {
         }
         Ok(())
     }
+}
+
+fn unlike(mount: &Mount, reason: &str) -> Error {
+    let value = format!("{} at {}", mount.source, mount.destination.display());
+    Error::Configuration { what: "mount", value, reason: reason.to_owned() }
 }
 
 fn missing_target(path: &Path, errno: Errno) -> Error {

@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::coracle::{Coracle, Ran, binaries, is_root};
+use crate::coracle::{Coracle, Ran, binaries, fixture, is_root};
 use crate::running::Running;
 use crate::talk::unpacked;
 
@@ -116,6 +116,74 @@ fn mounts_propagate_as_asked() {
         assert_eq!(found, (comes_in, goes_out), "{propagation}: {ran:?}");
         coracle.assert_nothing_left();
     }
+}
+
+/// `private` mounts pass nothing on, whatever a volume in them asks.
+#[test]
+fn propagation_that_cannot_be_is_refused() {
+    let coracle = Coracle::with_busybox();
+    let place = coracle.directory().display();
+    for propagation in ["shared", "rshared", "slave", "rslave"] {
+        let volume = format!("{place}:/s:{propagation}");
+        let whole = coracle.command(&["run", "--rm", "-v", &volume, "busybox", "true"]);
+        let mut command = Command::new("unshare");
+        if !is_root() {
+            command.arg("--map-root-user");
+        }
+        let script = format!("mount --bind {place} {place}; mount --make-private {place}; exec \"$@\"");
+        command.args(["-m", "sh", "-c", &script, "sh"]).arg(whole.get_program()).args(whole.get_args());
+        let ran: Ran = command.output().unwrap().into();
+        assert_eq!(ran.code, 125, "{propagation}: {ran:?}");
+        let reason = format!("so {propagation} would have no effect");
+        assert!(ran.err.contains(&reason) && ran.err.contains("make-rshared"), "{ran:?}");
+    }
+    coracle.assert_nothing_left();
+}
+
+#[test]
+fn mounts_that_cannot_be_are_refused_with_the_reason() {
+    let coracle = Coracle::with_busybox();
+    let directory = coracle.directory().join("directory");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("file"), "").unwrap();
+    let place = directory.display();
+    for (volume, told) in [
+        (format!("{place}:/proc"), "/proc is the kernel's"),
+        (format!("{place}:/proc/sys/net"), "/proc is the kernel's"),
+        (format!("{place}/file:/etc"), "a file cannot be shown at the place of a directory"),
+        (format!("{place}:/etc/passwd"), "a directory cannot be shown at the place of a file"),
+    ] {
+        let ran = coracle.run(&["run", "--rm", "-v", &volume, "busybox", "true"]);
+        assert_eq!((ran.code, ran.err.contains(told)), (125, true), "{volume}: {ran:?}");
+    }
+    let ran = coracle.run(&["run", "--rm", "--tmpfs", "/proc", "busybox", "true"]);
+    assert_eq!((ran.code, ran.err.contains("/proc is the kernel's")), (125, true), "{ran:?}");
+    let file = format!("{place}/file:/proc/meminfo");
+    assert_eq!(coracle.ok(&["run", "--rm", "-v", &file, "busybox", "cat", "/proc/meminfo"]), "");
+    coracle.assert_nothing_left();
+}
+
+#[test]
+fn roots_of_any_name_work_or_are_refused() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let coracle = Coracle::new();
+    let source = format!("docker-archive:{}", fixture("busybox.docker.tar").display());
+    let at = |name: &[u8], words: &[&str]| -> Ran {
+        let base = coracle.directory().join(std::ffi::OsStr::from_bytes(name));
+        let mut command = Command::new(binaries().join("coracle"));
+        command.arg("--root").arg(base.join("root")).arg("--state").arg(base.join("state")).args(words);
+        command.stdin(Stdio::null()).output().unwrap().into()
+    };
+    for name in [&b"a\\b"[..], b"a b", b"a:b,c", b"\\"] {
+        assert_eq!(at(name, &["load", &source]).code, 0);
+        let ran =
+            at(name, &["run", "--rm", "busybox", "sh", "-c", "echo changed > /bin/new && cat /bin/new"]);
+        assert_eq!((ran.code, ran.out.as_str()), (0, "changed\n"), "{name:?}: {ran:?}");
+        assert_eq!(at(name, &["rmi", "busybox"]).code, 0);
+    }
+    let ran = at(b"a\xff", &["load", &source]);
+    assert!(ran.code != 0 && ran.err.contains("not UTF-8") && ran.err.contains("--root DIR"), "{ran:?}");
+    assert!(!coracle.directory().join(std::ffi::OsStr::from_bytes(b"a\xff")).exists());
 }
 
 #[test]

@@ -200,6 +200,17 @@ fn control_c_interrupts_in_the_container_s_terminal() {
     coracle.assert_nothing_left();
 }
 
+/// The end of a pipe cannot be told through a terminal.
+#[test]
+fn a_terminal_is_refused_where_input_comes_from_a_pipe() {
+    let coracle = Coracle::with_busybox();
+    let ran = coracle.run(&["run", "--rm", "-it", "busybox", "cat"]);
+    assert_eq!(ran.code, 125, "{ran:?}");
+    assert!(ran.err.contains("not a terminal") && ran.err.contains("-i without -t"), "{ran:?}");
+    assert_eq!(coracle.ok(&["run", "--rm", "-t", "busybox", "echo", "hi"]), "hi\r\n");
+    coracle.assert_nothing_left();
+}
+
 #[test]
 fn control_c_reaches_a_program_without_a_terminal() {
     let coracle = Coracle::with_busybox();

@@ -23,6 +23,7 @@ pub(super) fn all(spec: &Spec, machine: &Machine, plan: &Plan, directory: &Path)
     // A /dev that was asked for is left as it is, as docker does.
     mounts
         .retain(|mount| !(is_asked(&mount.destination) || own_dev && mount.destination.starts_with("/dev")));
+    asked.iter().try_for_each(|mount| outside_proc(mount.destination()))?;
     let mut others = asked.iter().map(one).collect::<Result<Vec<_>>>()?;
     for (name, destination) in name_files::PLACES {
         if !is_asked(Path::new(destination)) {
@@ -81,6 +82,57 @@ fn defaults(spec: &Spec, machine: &Machine, plan: &Plan) -> Vec<Mount> {
     mounts
 }
 
+/// What is mounted over the kernel's own /proc could make it lie to the programs that set the container up. These files are shown by
+/// lxcfs, as runc allows.
+fn outside_proc(destination: &Path) -> Result<()> {
+    const ALLOWED: [&str; 9] =
+        ["cpuinfo", "diskstats", "loadavg", "meminfo", "net/dev", "slabinfo", "stat", "swaps", "uptime"];
+    match destination.strip_prefix("/proc") {
+        Ok(below) if !ALLOWED.iter().any(|file| below == Path::new(file)) => Err(OptionError::Value {
+            option: "--volume, --mount or --tmpfs",
+            value: destination.display().to_string(),
+            reason: "/proc is the kernel's, and nothing can be mounted in it".to_owned(),
+            accepted: Some(
+                "places elsewhere, and of /proc files such as /proc/cpuinfo and /proc/meminfo".to_owned(),
+            ),
+        }
+        .into()),
+        _ => Ok(()),
+    }
+}
+
+/// Mounts are passed on to and from the machine only where the mount that the source is in does so itself: mount_namespaces(7).
+fn check_propagation(source: &Path, propagation: &str) -> Result<()> {
+    let wanted: &[&str] = match propagation.trim_start_matches('r') {
+        "shared" => &["shared:"],
+        "slave" => &["shared:", "master:"],
+        _ => return Ok(()),
+    };
+    let real = fs_err::canonicalize(source)?;
+    let mounts = fs_err::read_to_string("/proc/self/mountinfo")?;
+    let Some((point, fields)) = mount_of(&mounts, &real) else { return Ok(()) };
+    if fields.iter().any(|field| wanted.iter().any(|kind| field.starts_with(kind))) {
+        return Ok(());
+    }
+    let (value, command) = (source.display().to_string(), format!("mount --make-rshared {point}"));
+    let reason = format!(
+        "it is in the mount {point}, which passes no mounts on, so {propagation} would have no effect"
+    );
+    let instead = Some(format!("leave {propagation} out, or as root: {command}"));
+    Err(OptionError::Unsupported { option: "--volume or --mount", value, reason, instead }.into())
+}
+
+/// The mount that a path is in, the last one of those at the deepest place, and its optional fields: proc_pid_mountinfo(5).
+fn mount_of<'a>(mounts: &'a str, path: &Path) -> Option<(String, Vec<&'a str>)> {
+    let mounts = mounts.lines().filter_map(|line| {
+        let (fields, _) = line.split_once(" - ")?;
+        let mut fields = fields.split(' ').skip(4);
+        let point = fields.next()?.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\");
+        path.starts_with(&point).then(|| (point, fields.skip(1).collect()))
+    });
+    mounts.max_by_key(|(point, _): &(String, Vec<&str>)| point.len())
+}
+
 fn one(option: &MountOption) -> Result<Mount> {
     let (kind, source, options) = match option {
         MountOption::Tmpfs { options, .. } => ("tmpfs", "tmpfs".to_owned(), options.clone()),
@@ -88,6 +140,7 @@ fn one(option: &MountOption) -> Result<Mount> {
             source, read_only, propagation, recursive, writable_below, make_source, ..
         } => {
             provide(source, *make_source)?;
+            propagation.as_deref().map_or(Ok(()), |asked| check_propagation(source, asked))?;
             let mut options = vec![if *recursive { "rbind" } else { "bind" }.to_owned()];
             options.push(propagation.clone().unwrap_or_else(|| "rprivate".to_owned()));
             if *read_only {

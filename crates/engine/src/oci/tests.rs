@@ -260,7 +260,7 @@ fn a_missing_source_is_made_by_one_option_and_refused_by_the_other() {
         source: source.clone(),
         destination: "/data".into(),
         read_only: true,
-        propagation: Some("rslave".to_owned()),
+        propagation: Some("rprivate".to_owned()),
         recursive: true,
         writable_below: false,
         make_source,
@@ -274,7 +274,7 @@ fn a_missing_source_is_made_by_one_option_and_refused_by_the_other() {
     fs_err::remove_dir_all(&directory).unwrap();
     let mount =
         made.request.spec.mounts.iter().find(|mount| mount.destination == Path::new("/data")).unwrap();
-    assert_eq!(mount.options, ["rbind", "rslave", "ro", "rro"]);
+    assert_eq!(mount.options, ["rbind", "rprivate", "ro", "rro"]);
 }
 
 #[test]

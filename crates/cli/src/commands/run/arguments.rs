@@ -152,7 +152,7 @@ pub struct Arguments {
     pub dns_option: Vec<String>,
 
     // File system
-    /// Use a directory as the root file system, as it is
+    /// Use a directory as the root file system; places to mount on that it lacks are made in it
     #[arg(long, value_name = "DIR", help_heading = "File system")]
     pub rootfs: Option<PathBuf>,
     /// Make the root file system unchangeable
