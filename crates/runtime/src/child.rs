@@ -12,7 +12,7 @@ use kernel::record::{Actor, Chapter, because};
 use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
 
-use crate::error::{Error, Failure, InStep as _, Result};
+use crate::error::{Error, Failure, InStep as _, PARAMETER_STEP, Result};
 use crate::launch::Streams;
 use crate::message;
 use crate::namespaces::Plan;
@@ -188,7 +188,7 @@ impl Child<'_> {
         for (name, value) in &linux.sysctl {
             because(Chapter::RootFileSystem, "--sysctl: a kernel setting of the container's own namespaces");
             let path = Path::new("/proc/sys").join(name.replace('.', "/"));
-            kernel::file::write_control(&path, value).in_step("cannot set a kernel parameter")?;
+            kernel::file::write_control(&path, value).in_step(PARAMETER_STEP)?;
         }
         root::make_paths_read_only(&linux.readonly_paths)?;
         root::mask(&linux.masked_paths)?;

@@ -132,6 +132,11 @@ impl From<&Error> for Failure {
     }
 }
 
+const NO_SPACE: &str = "free some disk space: coracle rmi removes images that are not needed";
+/// Steps that have an advice of their own.
+pub(crate) const PARAMETER_STEP: &str = "cannot set a kernel parameter";
+pub(crate) const PLACE_STEP: &str = "cannot make a place to mount on inside the container";
+
 /// What a person can do about an error.
 fn advice(error: &Error) -> Option<String> {
     let text = match error {
@@ -153,6 +158,13 @@ fn advice(error: &Error) -> Option<String> {
                 .to_owned()
         }
         Error::Step { step, source } => step_advice(step, source)?,
+        Error::File(error) => match error.kind() {
+            std::io::ErrorKind::StorageFull => NO_SPACE.to_owned(),
+            std::io::ErrorKind::ReadOnlyFilesystem => {
+                "give places that can be written to: --root DIR and --state DIR".to_owned()
+            }
+            _ => return None,
+        },
         Error::Limits(error) => return error.advice(),
         _ => return None,
     };
@@ -177,7 +189,20 @@ fn step_advice(step: &str, source: &kernel::Error) -> Option<String> {
         ("setrlimit", Errno::PERM) => {
             "stay within this process's own hard limits (ulimit -aH), or hold CAP_SYS_RESOURCE"
         }
-        (_, Errno::NOSPC) => "free some disk space: coracle rmi removes images that are not needed",
+        (_, Errno::ACCESS) if step.contains("--oom-score-adj") => {
+            "give one that is not below this process's own (cat /proc/self/oom_score_adj), or hold CAP_SYS_RESOURCE"
+        }
+        (_, Errno::NOENT) if step == PARAMETER_STEP => {
+            "see which ones there are: ls /proc/sys/net /proc/sys/kernel; some come with a module of the kernel's"
+        }
+        (_, Errno::INVAL | Errno::RANGE) if step == PARAMETER_STEP => {
+            "see which value it has now, and keep to its form: sysctl NAME"
+        }
+        ("chdir", _) => "name a directory of the container that its user may enter: --workdir DIR",
+        (_, Errno::ACCESS | Errno::ROFS) if step == PLACE_STEP => {
+            "make the place to mount on beforehand, or mount elsewhere"
+        }
+        (_, Errno::NOSPC) => NO_SPACE,
         ("openat2" | "open" | "open_tree", Errno::NOENT) if step.contains("bind") => {
             "check the path before the first colon"
         }

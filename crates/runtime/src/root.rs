@@ -21,7 +21,7 @@ use kernel::record::{Chapter, because};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, mkdirat};
 use rustix::io::Errno;
 
-use crate::error::{Error, InStep as _, Result};
+use crate::error::{Error, InStep as _, PLACE_STEP, Result};
 use crate::mount_options::{self, Options};
 use crate::overlay::mount_overlay;
 use crate::request::{Request, RootFileSystem, SHARED_MEMORY};
@@ -330,7 +330,7 @@ fn unlike(mount: &Mount, reason: &str) -> Error {
 
 fn missing_target(path: &Path, errno: Errno) -> Error {
     let source = kernel::Error::new("openat2", path.display().to_string(), errno);
-    Error::Step { step: "cannot make a place to mount on inside the container", source }
+    Error::Step { step: PLACE_STEP, source }
 }
 
 fn has_new_cgroup_namespace(request: &Request) -> bool {

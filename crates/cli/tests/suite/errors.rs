@@ -229,6 +229,25 @@ fn forbidden_user_namespaces_are_said_with_the_knob() {
 }
 
 #[test]
+fn what_the_kernel_refuses_has_an_advice_of_its_own() {
+    let coracle = Coracle::with_busybox();
+    for (options, told) in [
+        (["--sysctl", "net.ipv4.nope=1"], "see which ones there are"),
+        (["--sysctl", "net.ipv4.ip_forward=many"], "keep to its form"),
+        (["-w", "/etc/passwd"], "--workdir DIR"),
+    ] {
+        let ran = coracle.run(&[&["run", "--rm"], &options[..], &["busybox", "true"]].concat());
+        three_lines(&ran, 125, &["cannot start", told]);
+    }
+    // Below its own score no process goes without CAP_SYS_RESOURCE, which the root of a virtual machine may have.
+    let ran = coracle.run(&["run", "--rm", "--oom-score-adj", "-1000", "busybox", "true"]);
+    if ran.code != 0 {
+        three_lines(&ran, 125, &["--oom-score-adj", "CAP_SYS_RESOURCE"]);
+    }
+    coracle.assert_nothing_left();
+}
+
+#[test]
 fn half_an_installation_is_said() {
     let coracle = Coracle::with_busybox();
     let directory = coracle.directory().join("bin");
