@@ -169,6 +169,46 @@ fn descriptors_of_the_caller_do_not_leak_in() {
     coracle.assert_nothing_left();
 }
 
+/// The filter that a process has, as the kernel gives it to who may trace: the program of the tests that compare filters with runc's.
+fn loaded_filter(probe: &Path, pid: u32) -> Option<Vec<u8>> {
+    let output = Command::new(probe).args(["filter", &pid.to_string()]).output().unwrap();
+    output.status.success().then_some(output.stdout)
+}
+
+/// What runs in a container has the very filter that crate `runtime`'s tests compare with runc's, for each set of capabilities.
+#[test]
+fn run_loads_the_filter_that_is_compared_with_runcs() {
+    let is_there = |program: &str| Command::new(program).arg("--version").output().is_ok();
+    if !is_root() || !is_there("gcc") {
+        println!(
+            "SKIP: security::run_loads_the_filter_that_is_compared_with_runcs: needs root and a compiler"
+        );
+        return;
+    }
+    let coracle = Coracle::with_busybox();
+    let probe = coracle.directory().join("probe");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../runtime/tests/seccomp/probe.c");
+    let gcc = Command::new("gcc").args(["-static", "-mno-red-zone", "-o"]).arg(&probe).arg(source).status();
+    assert!(gcc.unwrap().success());
+    let mut programs = HashSet::new();
+    for added in [None].into_iter().chain(runtime::CAPABILITIES.map(Some)) {
+        let number = added.and_then(|name| runtime::CAPABILITIES.iter().position(|known| *known == name));
+        let set = DEFAULT | number.map_or(0, |number| 1 << number);
+        let options = added.map_or(vec!["busybox"], |name| vec!["--cap-add", name, "busybox"]);
+        let container = Running::start(&coracle, &options);
+        let compiled = runtime::seccomp::Filter::docker_default(set).unwrap().program;
+        let compiled: Vec<u8> = compiled.iter().flat_map(|instruction| instruction.to_bytes()).collect();
+        assert!(loaded_filter(&probe, container.pid).unwrap() == compiled, "with {added:?}");
+        assert_eq!(container.end(), 0);
+        programs.insert(compiled);
+    }
+    assert!(programs.len() > 10, "capabilities open calls: {} filters", programs.len());
+    let container = Running::start(&coracle, &["--privileged", "busybox"]);
+    assert_eq!(loaded_filter(&probe, container.pid), None);
+    assert_eq!(container.end(), 0);
+    coracle.assert_nothing_left();
+}
+
 /// Such a number means "leave it as it is" to setresuid(2): whoever ran as it would stay root.
 #[test]
 fn a_number_that_is_nobodys_is_not_roots() {
