@@ -14,7 +14,7 @@ pub use devices::{device, device_cgroup_rule, device_rate_bytes, device_rate_ope
 pub use environment::{env_file, label, label_file, variable};
 pub use isolation::{cgroupns, ipc, network, pid, time_offset, userns, uts};
 pub use limits::{
-    blkio_weight, bytes, cpu_list, cpu_period, cpu_quota, cpu_shares, cpus, memory, memory_swap,
+    blkio_weight, bytes, cpu_list, cpu_period, cpu_quota, cpu_shares, cpus, cpuset, memory, memory_swap,
     oom_score_adj, pids_limit, processors, shm_size, ulimit,
 };
 pub use mounts::{mount, tmpfs, volume};

@@ -28,16 +28,21 @@ pub fn bytes(option: &'static str, text: &str) -> Result<u64> {
     if size > i64::MAX as u128 { Err(wrong("too large")) } else { Ok(size as u64) }
 }
 
-/// `text` as a decimal number times `unit`, rounded down.
+/// `text` as a decimal number times `unit`, rounded down. One side of the point may be left out, as docker has it: `.5` and `1.`.
 fn decimal(text: &str, unit: u128) -> Option<u128> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(whole) || !digits(fraction) || whole.len() > 19 {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) || whole.len() > 19 || whole.is_empty() && fraction.is_empty() {
         return None;
     }
+    let (whole, fraction) = (or_zero(whole), or_zero(fraction));
     let fraction = &fraction[..fraction.len().min(18)];
     let part = fraction.parse::<u128>().ok()? * unit / 10_u128.pow(fraction.len() as u32);
     Some(whole.parse::<u128>().ok()?.checked_mul(unit)? + part)
+}
+
+fn or_zero(digits: &str) -> &str {
+    if digits.is_empty() { "0" } else { digits }
 }
 
 /// `--memory`: none for 0.
@@ -68,9 +73,9 @@ pub fn shm_size(text: &str) -> Result<u64> {
     }
 }
 
-/// `--pids-limit`: 0 and -1 are no limit.
+/// `--pids-limit`: 0 and -1 are no limit. The kernel's largest number of a process is the largest limit that it takes.
 pub fn pids_limit(text: &str) -> Result<i64> {
-    whole("--pids-limit", text, -1, i64::MAX, "whole numbers, 0 or -1 for no limit")
+    whole("--pids-limit", text, -1, 4_194_304, "whole numbers from 1 to 4194304, 0 or -1 for no limit")
 }
 
 /// A whole number between two others.
@@ -129,14 +134,51 @@ pub fn cpu_quota(text: &str) -> Result<Option<i64>> {
     }
 }
 
-/// `--cpu-shares`: a weight among siblings; none for 0.
+/// `--cpu-shares`: a weight among siblings; none for 0. What the kernel does not take is brought into its range, as docker does.
 pub fn cpu_shares(text: &str) -> Result<Option<u64>> {
     let accepted = "numbers from 2 to 262144, where 1024 is the usual, or 0 for the usual";
-    match whole("--cpu-shares", text, 0, 262_144, accepted)? {
+    match whole("--cpu-shares", text, 0, i64::MAX, accepted)? {
         0 => Ok(None),
-        1 => Err(invalid("--cpu-shares", text, "out of range", accepted)),
-        number => Ok(Some(number as u64)),
+        number => Ok(Some(number.clamp(2, 262_144) as u64)),
     }
+}
+
+/// `--cpuset-cpus` and `--cpuset-mems` on this machine: a list, of which there is no number that is not here.
+pub fn cpuset(option: &'static str, text: &str) -> Result<String> {
+    let list = cpu_list(option, text)?;
+    let (path, otherwise) = match option {
+        // A kernel that knows of no nodes has one.
+        "--cpuset-mems" => ("/sys/devices/system/node/online", Some("0")),
+        _ => ("/sys/devices/system/cpu/online", None),
+    };
+    let online = fs_err::read_to_string(path).ok();
+    match online.as_deref().map(str::trim).filter(|online| !online.is_empty()).or(otherwise) {
+        Some(online) => within(option, list, online),
+        // Without /sys the kernel is the one to say.
+        None => Ok(list),
+    }
+}
+
+/// `list`, if all its numbers are in the list `online`.
+fn within(option: &'static str, list: String, online: &str) -> Result<String> {
+    let is_here = |number| ranges(online).any(|range| range.contains(&number));
+    let absent = ranges(&list).flatten().find(|number| !is_here(*number));
+    match absent {
+        None => Ok(list),
+        Some(absent) => {
+            let kind = if option == "--cpuset-mems" { "memory node" } else { "processor" };
+            let accepted = format!("numbers and ranges of what this machine has: {online}");
+            Err(invalid(option, &list, format!("there is no {kind} {absent}"), &accepted))
+        }
+    }
+}
+
+/// The ranges of a list of numbers.
+fn ranges(list: &str) -> impl Iterator<Item = std::ops::RangeInclusive<u16>> {
+    list.split(',').filter_map(|part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.parse().ok()?..=last.parse().ok()?)
+    })
 }
 
 /// `--cpuset-cpus`, `--cpuset-mems`: numbers and ranges.
@@ -203,10 +245,11 @@ mod tests {
         let size = |text: &str| bytes("--memory", text).ok();
         assert_eq!(size("50m"), Some(50 << 20));
         assert_eq!(size("1.5g"), Some(3 << 29));
+        assert_eq!((size(".5g"), size("5.g")), (Some(1 << 29), Some(5 << 30)));
         assert_eq!(size("64KiB"), Some(64 << 10));
         assert_eq!(size("10 kb"), Some(10 << 10));
         assert_eq!((size("7"), size("7b"), size("7B")), (Some(7), Some(7), Some(7)));
-        for wrong in ["", "m", "50q", "-1", "1,5g", "1.2.3", "50mm", "i", "9999999p", ".5g", "5.g", "5ib"] {
+        for wrong in ["", "m", "50q", "-1", "1,5g", "1.2.3", "50mm", "i", "9999999p", ".", ".g", "5ib"] {
             assert_eq!(size(wrong), None, "{wrong}");
         }
     }
@@ -226,8 +269,10 @@ mod tests {
     fn processors() {
         assert_eq!(cpus("0.5", 2).unwrap(), Some((50_000, 100_000)));
         assert_eq!(cpus("2", 2).unwrap(), Some((200_000, 100_000)));
+        assert_eq!(cpus(".5", 2).unwrap(), Some((50_000, 100_000)));
+        assert_eq!(cpus("1.", 2).unwrap(), Some((100_000, 100_000)));
         assert_eq!(cpus("0", 2).unwrap(), None);
-        for wrong in ["", "2.01", "0.001", "-1", "half", "1e1"] {
+        for wrong in ["", ".", "..5", "2.01", "0.001", "-1", "half", "1e1"] {
             assert!(cpus(wrong, 2).is_err(), "{wrong}");
         }
         assert_eq!(cpu_period("50000").unwrap(), Some(50_000));
@@ -235,7 +280,9 @@ mod tests {
         assert_eq!(cpu_quota("-1").unwrap(), Some(-1));
         assert!(cpu_quota("999").is_err());
         assert_eq!(cpu_shares("512").unwrap(), Some(512));
-        assert!(cpu_shares("1").is_err());
+        assert_eq!((cpu_shares("1").unwrap(), cpu_shares("999999").unwrap()), (Some(2), Some(262_144)));
+        assert_eq!(cpu_shares("0").unwrap(), None);
+        assert!(cpu_shares("-1").is_err());
         assert_eq!(cpu_list("--cpuset-cpus", "0-2,5").unwrap(), "0-2,5");
         for wrong in ["", "2-0", "a", "1,", "1--2", "+1"] {
             assert!(cpu_list("--cpuset-cpus", wrong).is_err(), "{wrong}");
@@ -243,8 +290,23 @@ mod tests {
     }
 
     #[test]
+    fn sets_are_of_what_is_here() {
+        let all = |list: &str| within("--cpuset-cpus", list.to_owned(), "0-1,4");
+        assert_eq!(all("0,4").unwrap(), "0,4");
+        let error = all("0-2").unwrap_err();
+        assert!(error.to_string().ends_with("there is no processor 2"), "{error}");
+        assert!(error.advice().unwrap().ends_with("has: 0-1,4"), "{error:?}");
+        assert_eq!(cpuset("--cpuset-mems", "0").unwrap(), "0");
+        assert!(cpuset("--cpuset-mems", "65535").unwrap_err().to_string().contains("memory node 65535"));
+        assert!(cpuset("--cpuset-cpus", "0-65535").is_err());
+    }
+
+    #[test]
     fn small_numbers() {
         assert_eq!((pids_limit("20").unwrap(), pids_limit("-1").unwrap()), (20, -1));
+        assert_eq!(pids_limit("4194304").unwrap(), 4_194_304);
+        let error = pids_limit("4194305").unwrap_err();
+        assert!(error.advice().unwrap().contains("1 to 4194304"), "{error:?}");
         assert!(pids_limit("-2").is_err() && pids_limit("many").is_err());
         assert_eq!(oom_score_adj("-1000").unwrap(), -1000);
         assert!(oom_score_adj("1001").is_err());

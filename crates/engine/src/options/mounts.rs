@@ -110,6 +110,7 @@ struct Fields<'a> {
     propagation: Option<String>,
     not_recursive: bool,
     writable_below: bool,
+    all_read_only: bool,
     tmpfs: Vec<String>,
     bind_key: Option<String>,
 }
@@ -132,6 +133,9 @@ pub fn mount(text: &str) -> Result<MountOption> {
     }
     let to = fields.destination.ok_or_else(|| wrong("it has no destination".to_owned()))?;
     let destination = destination(OPTION, text, to)?;
+    if fields.all_read_only && !fields.read_only {
+        return Err(wrong("bind-recursive=readonly needs readonly".to_owned()));
+    }
     match (fields.kind, fields.source) {
         (Some("bind"), None) => Err(wrong("a bind mount has a source".to_owned())),
         (Some("bind"), Some(_)) if !fields.tmpfs.is_empty() => {
@@ -204,8 +208,7 @@ fn take_field<'a>(
             "enabled" => {}
             "disabled" => fields.not_recursive = true,
             "writable" => fields.writable_below = true,
-            "readonly" if fields.read_only => {}
-            "readonly" => return Err("bind-recursive=readonly needs readonly before it".to_owned().into()),
+            "readonly" => fields.all_read_only = true,
             other => return Err(format!("no such bind-recursive: {other}").into()),
         },
         "tmpfs-size" => {
@@ -373,6 +376,15 @@ mod tests {
         assert_eq!(read, MountOption::Tmpfs { destination: "/t".into(), options });
         let quoted = mount("type=bind,\"source=/a,b\",destination=/c").unwrap();
         assert!(matches!(quoted, MountOption::Bind { source, .. } if source == Path::new("/a,b")));
+    }
+
+    #[test]
+    fn fields_come_in_any_order() {
+        let mut fields = ["type=bind", "src=/a", "dst=/b", "bind-recursive=readonly", "readonly"];
+        let first = mount(&fields.join(",")).unwrap();
+        fields.reverse();
+        assert_eq!(mount(&fields.join(",")).unwrap(), first);
+        assert!(matches!(first, MountOption::Bind { read_only: true, recursive: true, .. }));
     }
 
     #[test]

@@ -148,7 +148,7 @@ fn limits(typed: &Arguments) -> Result<Limits> {
     }
     let rates = |option, texts: &[String]| each(texts, |text| options::device_rate_bytes(option, text));
     let counts = |option, texts: &[String]| each(texts, |text| options::device_rate_operations(option, text));
-    let list = |option, text: &Option<String>| one(text.as_ref(), |text| options::cpu_list(option, text));
+    let list = |option, text: &Option<String>| one(text.as_ref(), |text| options::cpuset(option, text));
     let reservation = |text: &str| options::bytes("--memory-reservation", text).map(|size| size as i64);
     Ok(Limits {
         pids: one(typed.pids_limit.as_ref(), options::pids_limit)?,
