@@ -4,6 +4,8 @@ use std::io::IsTerminal as _;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use crate::unknown;
+
 /// An error that ends the command.
 #[derive(Debug)]
 pub struct Error {
@@ -69,7 +71,6 @@ impl From<&clap::Error> for Error {
     fn from(error: &clap::Error) -> Self {
         let word = |kind| match error.get(kind) {
             Some(ContextValue::String(word)) => Some(word.clone()),
-            Some(ContextValue::Strings(words)) => words.first().cloned(),
             _ => None,
         };
         let text = error.render().to_string();
@@ -85,20 +86,60 @@ impl From<&clap::Error> for Error {
         let command: Vec<&str> =
             words.take_while(|word| word.chars().all(|c| c.is_ascii_lowercase())).collect();
         let command = if command.is_empty() { "coracle".to_owned() } else { command.join(" ") };
-        let suggested = word(ContextKind::SuggestedSubcommand).or(word(ContextKind::SuggestedArg));
-        let guess = suggested.map_or(String::new(), |word| format!("did you mean {word}? "));
-        Self {
-            headline: match word(ContextKind::InvalidSubcommand) {
-                Some(typed) if error.kind() == ErrorKind::InvalidSubcommand => {
-                    format!("there is no command \"{typed}\"")
-                }
-                _ => "the command line cannot be understood".to_owned(),
-            },
-            cause: Some(format!("{said} {}", rest.join(" ")).trim_end().to_owned()),
-            advice: Some(format!("{guess}see {command} --help")),
-            code: 125,
+        let advice = |kind, typed: &str| {
+            let guess = match error.get(kind) {
+                Some(ContextValue::String(guess)) => near(typed, [guess.as_str()]),
+                Some(ContextValue::Strings(guesses)) => near(typed, guesses.iter().map(String::as_str)),
+                _ => None,
+            };
+            let guess = guess.map_or(String::new(), |word| format!("did you mean {word}? "));
+            Some(format!("{guess}see {command} --help"))
+        };
+        let said = Some(format!("{said} {}", rest.join(" ")).trim_end().to_owned());
+        if let (ErrorKind::InvalidSubcommand, Some(typed)) =
+            (error.kind(), word(ContextKind::InvalidSubcommand))
+        {
+            return match unknown::command(&typed) {
+                Some(instead) => Self::new(
+                    format!("there is no command \"{typed}\" in this version"),
+                    Some("docker has it, coracle has not".to_owned()),
+                    Some(instead.to_owned()),
+                ),
+                None => Self::new(
+                    format!("there is no command \"{typed}\""),
+                    said,
+                    advice(ContextKind::SuggestedSubcommand, &typed),
+                ),
+            };
+        }
+        let typed = word(ContextKind::InvalidArg).unwrap_or_default();
+        let known = unknown::option(command.strip_prefix("coracle ").unwrap_or_default(), &typed);
+        match known.filter(|_| error.kind() == ErrorKind::UnknownArgument) {
+            Some((reason, instead)) => Self::new(
+                format!("{typed} cannot be honoured"),
+                Some(reason.to_owned()),
+                Some(instead.to_owned()),
+            ),
+            None => Self::new(
+                "the command line cannot be understood",
+                said,
+                advice(ContextKind::SuggestedArg, &typed),
+            ),
         }
     }
+}
+
+/// The guess that differs least from what was typed, if it is really near: a wrong guess may be taken for an answer.
+fn near<'a>(typed: &str, guesses: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    fn bare(word: &str) -> &str {
+        word.trim_start_matches('-')
+    }
+    let typed = bare(typed);
+    let guesses: Vec<&str> = guesses.into_iter().collect();
+    let starts =
+        guesses.iter().map(|guess| bare(guess)).filter(|guess| guess.chars().next() == typed.chars().next());
+    let nearest = *engine::options::nearest(typed, starts).first()?;
+    guesses.into_iter().find(|guess| bare(guess) == nearest)
 }
 
 impl From<engine::Error> for Error {
@@ -111,5 +152,28 @@ impl From<engine::Error> for Error {
 impl From<image::Error> for Error {
     fn from(error: image::Error) -> Self {
         engine::Error::from(error).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guesses_are_near() {
+        assert_eq!(near("--memroy", ["--memory"]), Some("--memory"));
+        assert_eq!(near("stp", ["ps", "stop"]), Some("stop"));
+        for (typed, guess) in [
+            ("top", "stop"),
+            ("push", "ps"),
+            ("--gpus", "--cpus"),
+            ("--isolation", "--dns-option"),
+            ("--mac-address", "--cap-add"),
+            ("--no-healthcheck", "--net"),
+            ("--quiet", "--ulimit"),
+            ("rn", "rm"),
+        ] {
+            assert_eq!(near(typed, [guess]), None, "{typed}");
+        }
     }
 }

@@ -12,13 +12,14 @@ mod explain;
 mod format;
 mod table;
 mod time;
+mod unknown;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::BoolishValueParser;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use engine::Roots;
 
@@ -32,6 +33,7 @@ use crate::error::Error;
     about,
     max_term_width = 110,
     disable_help_subcommand = true,
+    args_override_self = true,
     arg_required_else_help = true
 )]
 struct Arguments {
@@ -76,11 +78,17 @@ fn main() -> ExitCode {
     }
 }
 
-/// Reads the words of the command line. A switch may be given a value, as docker's may (`--rm=true`, `-i=false`).
+/// Reads the words of the command line. A switch may be given a value, as docker's may (`--rm=true`, `-i=false`), and of an option that
+/// has one value the last one counts.
 ///
 /// Switches with a value are parsed by a second definition, so that the first one's help shows switches as what they are.
 fn parse(words: Vec<OsString>) -> Result<Arguments, clap::Error> {
     match Arguments::try_parse_from(&words) {
+        Err(error) if is_help(&error) => parse(help(words)),
+        Err(error) if error.kind() == ErrorKind::DisplayHelp && columns_are_nonsense() => {
+            let command = Arguments::command().term_width(80);
+            Arguments::from_arg_matches(&command.try_get_matches_from(words)?)
+        }
         // What clap says of `--rm=true` and of `-i=false`.
         Err(error) if matches!(error.kind(), ErrorKind::TooManyValues | ErrorKind::UnknownArgument) => {
             let matches = take_values(Arguments::command()).try_get_matches_from(words)?;
@@ -88,6 +96,27 @@ fn parse(words: Vec<OsString>) -> Result<Arguments, clap::Error> {
         }
         other => other,
     }
+}
+
+/// Whether the command is `help`, which is no command of its own: its definition would be made at each start.
+fn is_help(error: &clap::Error) -> bool {
+    let typed = error.get(ContextKind::InvalidSubcommand);
+    error.kind() == ErrorKind::InvalidSubcommand
+        && matches!(typed, Some(ContextValue::String(typed)) if typed == "help")
+}
+
+/// `help COMMAND` as `COMMAND --help`.
+fn help(words: Vec<OsString>) -> Vec<OsString> {
+    let mut words = words.into_iter();
+    let program = words.next();
+    // Where `help` is the command, what stands before it are options.
+    let command = words.skip_while(|word| word != "help").nth(1);
+    program.into_iter().chain(command).chain([OsString::from("--help")]).collect()
+}
+
+/// Some shells and scripts say that their terminal has no columns at all.
+fn columns_are_nonsense() -> bool {
+    std::env::var("COLUMNS").is_ok_and(|columns| columns.trim().parse() == Ok(0_u32))
 }
 
 /// The same command with switches that take a value behind an equals sign.
@@ -184,7 +213,28 @@ mod tests {
         assert_eq!(arguments.words, ["x", "--rm=y"]);
         let arguments = run("coracle run -i=false --rm=f --tty=t x");
         assert!(!arguments.interactive && !arguments.rm && arguments.tty);
+        assert!(run("coracle run --rm --rm -m 1g -m 2g x").rm);
+        let arguments = run("coracle run --rm --rm=false -m 1g -m 2g --memory=3g --explain --explain=json x");
+        assert_eq!((arguments.rm, arguments.memory.as_deref()), (false, Some("3g")));
+        let arguments = run("coracle run -e A -e B --user 0 --user 1 x");
+        assert_eq!((arguments.env.len(), arguments.user.as_deref()), (2, Some("1")));
         let error = parse("coracle run --rm=maybe x".split(' ').map(Into::into).collect()).unwrap_err();
         assert!(error.to_string().contains("--rm"), "{error}");
+    }
+
+    #[test]
+    fn a_value_may_begin_with_a_dash() {
+        let arguments = run("coracle run -m -1 --hostname -x -e -y --name=-z -- x");
+        assert_eq!((arguments.memory.as_deref(), arguments.hostname.as_deref()), (Some("-1"), Some("-x")));
+        assert_eq!((arguments.env[0].as_str(), arguments.name.as_deref()), ("-y", Some("-z")));
+    }
+
+    #[test]
+    fn help_is_a_command() {
+        let said = |line: &str| parse(line.split(' ').map(Into::into).collect()).unwrap_err().to_string();
+        assert_eq!(said("coracle help"), said("coracle --help"));
+        assert_eq!(said("coracle --root /x help run"), said("coracle run --help"));
+        assert_eq!(said("coracle help help"), said("coracle --help"));
+        assert!(said("coracle help nope").contains("'nope'"));
     }
 }

@@ -19,8 +19,8 @@ pub use limits::{
 };
 pub use mounts::{mount, tmpfs, volume};
 pub use names::{
-    add_host, container_name, dns, dns_option, dns_search, domainname, hostname, platform, pull, stop_signal,
-    stop_timeout, sysctl, working_directory,
+    DOMAIN_NAME, add_host, cid_file, container_name, dns, dns_option, dns_search, domainname, hostname,
+    platform, pull, stop_signal, stop_timeout, sysctl, working_directory,
 };
 pub(crate) use names::{is_ipc_parameter, is_network_parameter};
 pub use powers::{capability, security_opt};
@@ -75,6 +75,19 @@ pub enum Error {
         /// Why; it names the path.
         source: std::io::Error,
     },
+    /// A line of a file that an option names. The line itself may be a secret.
+    Line {
+        /// The option, with its dashes.
+        option: &'static str,
+        /// The file.
+        path: std::path::PathBuf,
+        /// The line, counted from 1.
+        number: usize,
+        /// What is wrong with it.
+        reason: &'static str,
+        /// Forms that are accepted.
+        accepted: &'static str,
+    },
     /// Neither an image nor `--rootfs`.
     NoImage,
     /// Neither the image nor the user names a program.
@@ -102,8 +115,12 @@ impl Error {
                 (format!("{first} and {second} do not go together"), Some(reason.clone()))
             }
             Error::File { option, source } => {
-                (format!("cannot use the file of {option}"), Some(source.to_string()))
+                (format!("cannot use what {option} names"), Some(source.to_string()))
             }
+            Error::Line { option, path, number, reason, .. } => (
+                format!("line {number} of {}, the file of {option}, is wrong", path.display()),
+                Some((*reason).to_owned()),
+            ),
             Error::NoImage => {
                 let cause = "neither an image nor --rootfs was given".to_owned();
                 ("there is nothing to run".to_owned(), Some(cause))
@@ -125,12 +142,31 @@ impl Error {
             Error::Unsupported { instead, .. } => instead.clone(),
             Error::Conflict { first, second, .. } => Some(format!("leave out {first} or {second}")),
             Error::SameDestination { .. } => Some("leave one of the two out".to_owned()),
-            Error::File { option, .. } => Some(format!("name a file that can be read: {option}")),
+            Error::Line { accepted, .. } => Some(format!("accepted are {accepted}")),
+            Error::File { option, source } => Some(file_advice(option, source)),
             Error::NoImage => Some("name an image: coracle run IMAGE [COMMAND]".to_owned()),
             Error::NoCommand => {
                 Some("give one after the image: coracle run IMAGE COMMAND, for example sh".to_owned())
             }
         }
+    }
+}
+
+fn file_advice(option: &str, source: &std::io::Error) -> String {
+    use std::io::ErrorKind::{InvalidData, NotADirectory, NotFound, PermissionDenied, StorageFull};
+    match (option, source.kind()) {
+        ("--volume", PermissionDenied) => {
+            "a source that is missing is made, which this user may not do there: name one that is there, or make it first".to_owned()
+        }
+        ("--device", NotFound | NotADirectory) => {
+            "name a device that is there: ls -l /dev shows this machine's".to_owned()
+        }
+        ("--cidfile", NotFound | NotADirectory) => "make the directory first, or name another file".to_owned(),
+        (_, NotFound | NotADirectory) => format!("check the path: {option} names what is there already"),
+        (_, PermissionDenied) => format!("name what this user may use: {option}"),
+        (_, InvalidData) => format!("{option} takes text, in UTF-8"),
+        (_, StorageFull) => "free some disk space: coracle rmi removes images that are not needed".to_owned(),
+        _ => format!("name another: {option}"),
     }
 }
 
@@ -160,7 +196,7 @@ fn boolean(text: &str) -> Option<bool> {
 }
 
 /// The names of `known` that differ least from `typed`, by letters inserted, left out or exchanged.
-fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let mut near: Vec<(usize, &str)> = known.into_iter().map(|name| (distance(typed, name), name)).collect();
     near.sort_unstable();
     let limit = typed.chars().count() / 3;
@@ -192,8 +228,8 @@ pub fn fuzz_options(text: &str) {
         cpu_list("--cpuset-cpus", text).is_ok(),
         ulimit(text).is_ok(),
         variable(text, &nothing).is_ok(),
-        environment::parse_env_file(text, &nothing).is_ok(),
-        environment::parse_label_file(text).is_ok(),
+        environment::parse_env_file("/".as_ref(), text, &nothing).is_ok(),
+        environment::parse_label_file("/".as_ref(), text).is_ok(),
         volume(text).is_ok(),
         mount(text).is_ok(),
         tmpfs(text).is_ok(),

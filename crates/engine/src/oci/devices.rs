@@ -66,13 +66,16 @@ fn may_use(node: &Device, access: &str) -> DeviceRule {
 
 /// The device at a path of the host, or all devices in a directory, as they shall appear at `inside`.
 pub(super) fn nodes_of(host: &Path, inside: &Path) -> Result<Vec<Device>> {
-    let failed = |source| OptionError::File { option: OPTION, source };
-    let status = fs_err::metadata(host).map_err(failed)?;
+    let failed = |source: std::io::Error| {
+        let source = std::io::Error::new(source.kind(), format!("{}: {source}", host.display()));
+        OptionError::File { option: OPTION, source }
+    };
+    let status = std::fs::metadata(host).map_err(failed)?;
     if !status.is_dir() {
         return Ok(node(&status, inside).into_iter().collect());
     }
     let mut nodes = Vec::new();
-    for entry in fs_err::read_dir(host).map_err(failed)? {
+    for entry in std::fs::read_dir(host).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         // Links are skipped: what they lead to is listed where it is. A node may go while this looks.
         let Ok(status) = fs_err::symlink_metadata(entry.path()) else { continue };
@@ -139,7 +142,8 @@ mod tests {
         let nodes = nodes_of("/dev".as_ref(), "/dev".as_ref()).unwrap();
         assert!(nodes.iter().any(|node| node.path == Path::new("/dev/zero")));
         assert!(!nodes.iter().any(|node| node.path.starts_with("/dev/pts")));
-        assert!(nodes_of("/dev/nowhere".as_ref(), "/x".as_ref()).is_err());
+        let error = nodes_of("/dev/nowhere".as_ref(), "/x".as_ref()).unwrap_err();
+        assert!(error.to_string().contains("--device names: /dev/nowhere: No such file"), "{error}");
         assert!(nodes_of("/etc/passwd".as_ref(), "/x".as_ref()).unwrap().is_empty());
     }
 }

@@ -1,21 +1,23 @@
 //! Names: of the container, of hosts, of signals, of kernel parameters.
 
+use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::{Result, invalid, unsupported};
+use super::{Error, Result, invalid, unsupported};
 
 /// `--name`, as docker: letters, digits, `_`, `.` and `-`, the first one a letter or digit, at least two.
 pub fn container_name(text: &str) -> Result<String> {
     let name = text.strip_prefix('/').unwrap_or(text);
-    let accepted = "two or more letters, digits, _, . and -, the first one a letter or a digit";
+    let accepted = "2 to 255 letters, digits, _, . and -, the first one a letter or a digit";
+    if name.len() > 255 {
+        let reason = format!("a name has at most 255 characters, this one has {}", name.chars().count());
+        return Err(invalid("--name", text, reason, accepted));
+    }
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
     match name.as_bytes() {
         [first, rest @ ..]
-            if first.is_ascii_alphanumeric()
-                && !rest.is_empty()
-                && name.len() <= 255
-                && rest.iter().all(|byte| inner(*byte)) =>
+            if first.is_ascii_alphanumeric() && !rest.is_empty() && rest.iter().all(|byte| inner(*byte)) =>
         {
             Ok(name.to_owned())
         }
@@ -90,10 +92,25 @@ fn word(option: &'static str, text: &str, accepted: &str) -> Result<String> {
     }
 }
 
+/// `--cidfile`: a file in a directory that is there, which is better said before the container runs than after.
+pub fn cid_file(path: &OsStr) -> Result<PathBuf> {
+    let path = PathBuf::from(path);
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    match directory.map_or(Ok(()), |directory| std::fs::metadata(directory.join(".")).map(drop)) {
+        Ok(()) => Ok(path),
+        Err(source) => {
+            let source = std::io::Error::new(source.kind(), format!("{}: {source}", path.display()));
+            Err(Error::File { option: "--cidfile", source })
+        }
+    }
+}
+
+/// The kernel parameter that is a container's domain name, see uts_namespaces(7).
+pub const DOMAIN_NAME: &str = "kernel.domainname";
+
 /// `--sysctl NAME=VALUE`: only what belongs to a namespace, as anything else would be the host's.
 pub fn sysctl(text: &str) -> Result<(String, String)> {
-    const ACCEPTED: &str =
-        "NAME=VALUE with a name below net., fs.mqueue., kernel.shm or kernel.msg, or kernel.sem";
+    const ACCEPTED: &str = "NAME=VALUE with a name below net., fs.mqueue., kernel.shm or kernel.msg, or kernel.sem or kernel.domainname";
     let wrong = |reason: &str| invalid("--sysctl", text, reason, ACCEPTED);
     let (name, value) = text.split_once('=').ok_or_else(|| wrong("it has no value"))?;
     let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'/');
@@ -102,6 +119,19 @@ pub fn sysctl(text: &str) -> Result<(String, String)> {
         return Err(wrong("not the name of a kernel parameter"));
     }
     let name = name.replace('/', ".");
+    if name == "kernel.hostname" {
+        let instead = "name it by the option: --hostname NAME";
+        return Err(unsupported(
+            "--sysctl",
+            text,
+            "a container's host name has an option of its own",
+            Some(instead),
+        ));
+    }
+    if name == DOMAIN_NAME {
+        let value = host("--sysctl", value).map_err(|_| wrong("not a domain name"))?;
+        return Ok((name, value));
+    }
     if !is_network_parameter(&name) && !is_ipc_parameter(&name) {
         return Err(wrong(
             "this parameter is not one of a namespace: it would be changed for the whole machine",
@@ -189,6 +219,8 @@ mod tests {
         for wrong in ["", "a", "-a", "a b", "a/b", ".a", "é1", &"x".repeat(256)] {
             assert!(container_name(wrong).is_err(), "{wrong}");
         }
+        let error = container_name(&"x".repeat(300)).unwrap_err();
+        assert!(error.to_string().ends_with("at most 255 characters, this one has 300"), "{error}");
         assert_eq!(hostname("container").unwrap(), "container");
         assert!(hostname(&"x".repeat(65)).is_err() && hostname("").is_err() && hostname("a b").is_err());
         assert!(domainname("example.org").is_ok() && domainname("-x").is_err());
@@ -210,10 +242,14 @@ mod tests {
     fn parameters_of_namespaces_only() {
         assert_eq!(sysctl("net.ipv4.ip_forward=1").unwrap().0, "net.ipv4.ip_forward");
         assert_eq!(sysctl("net/core/somaxconn=9").unwrap().0, "net.core.somaxconn");
+        assert_eq!(sysctl("kernel.domainname=lan").unwrap(), (DOMAIN_NAME.to_owned(), "lan".to_owned()));
+        let error = sysctl("kernel.hostname=box").unwrap_err();
+        assert!(error.advice().unwrap().contains("--hostname"), "{error:?}");
         assert!(sysctl("kernel.shmmax=1").is_ok() && sysctl("fs.mqueue.msg_max=5").is_ok());
         for wrong in [
             "kernel.core_pattern=x",
             "vm.swappiness=1",
+            "kernel.domainname=a b",
             "net.ipv4.ip_forward",
             "net./../kernel.core_pattern=x",
             "net..x=1",
@@ -222,6 +258,18 @@ mod tests {
             "net.a=",
         ] {
             assert!(sysctl(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_file_of_an_id_has_a_directory() {
+        for path in ["id", "./id", "/tmp/id"] {
+            assert_eq!(cid_file(path.as_ref()).unwrap(), PathBuf::from(path));
+        }
+        for wrong in ["/nonexistent/id", "/etc/passwd/id"] {
+            let error = cid_file(wrong.as_ref()).unwrap_err();
+            assert!(error.to_string().contains("--cidfile") && error.to_string().contains(wrong), "{error}");
+            assert!(error.advice().unwrap().starts_with("make the directory"), "{error:?}");
         }
     }
 

@@ -17,22 +17,27 @@ pub fn spec(typed: &Arguments) -> Result<Spec> {
         None => Some(words.remove(0)),
         Some(_) => None,
     };
-    typed.pull.as_deref().map(options::pull).transpose()?;
+    one(typed.pull.as_ref(), options::pull)?;
     let spec = Spec {
         image,
         root_directory: typed.rootfs.as_deref().map(absolute).transpose()?,
-        platform: typed.platform.as_deref().map(options::platform).transpose()?,
+        platform: one(typed.platform.as_ref(), options::platform)?,
         command: words,
         entrypoint: typed.entrypoint.as_ref().map(|program| match program.as_str() {
             "" => Vec::new(),
             program => vec![program.to_owned()],
         }),
-        name: typed.name.as_deref().map(options::container_name).transpose()?,
+        name: one(typed.name.as_ref(), options::container_name)?,
         remove: typed.rm,
         interactive: typed.interactive,
         terminal: typed.tty,
         init: typed.init,
-        cid_file: typed.cidfile.clone(),
+        cid_file: typed
+            .cidfile
+            .as_deref()
+            .filter(|path| !path.is_empty())
+            .map(options::cid_file)
+            .transpose()?,
         labels: labels(typed)?,
         stop_signal: one(typed.stop_signal.as_ref(), |text| options::stop_signal("--stop-signal", text))?,
         stop_timeout: one(typed.stop_timeout.as_ref(), |text| options::stop_timeout("--stop-timeout", text))?,
@@ -60,7 +65,7 @@ fn refuse_what_is_to_come(typed: &Arguments) -> Result<()> {
         let reason = "this version has no network that a port could be published from";
         return refuse("--publish", port, reason, "use the host's ports: --network host");
     }
-    if let Some(policy) = typed.restart.as_deref().filter(|policy| *policy != "no") {
+    if let Some(policy) = typed.restart.as_deref().filter(|policy| !matches!(*policy, "" | "no")) {
         return refuse("--restart", policy, "this version starts a container once", "leave it out");
     }
     if typed.oom_kill_disable {
@@ -87,11 +92,12 @@ fn each<T>(texts: &[String], read: impl Fn(&str) -> Result<T>) -> Result<Vec<T>>
 
 /// A value of which none means the same as leaving the option out.
 fn maybe<T>(text: Option<&String>, read: impl Fn(&str) -> Result<Option<T>>) -> Result<Option<T>> {
-    text.map_or(Ok(None), |text| read(text))
+    Ok(one(text, read)?.flatten())
 }
 
+/// The value of an option. An empty one is none, as in docker: a script may have nothing to say.
 fn one<T>(text: Option<&String>, read: impl Fn(&str) -> Result<T>) -> Result<Option<T>> {
-    text.map(|text| read(text)).transpose()
+    text.filter(|text| !text.is_empty()).map(|text| read(text)).transpose()
 }
 
 /// Later ones win; those of files come first, as docker has it.
@@ -114,8 +120,8 @@ fn process(typed: &Arguments) -> Result<ProcessOptions> {
     Ok(ProcessOptions {
         environment,
         working_directory: one(typed.workdir.as_ref(), options::working_directory)?,
-        user: typed.user.clone(),
-        groups: typed.group_add.clone(),
+        user: typed.user.clone().filter(|user| !user.is_empty()),
+        groups: typed.group_add.iter().filter(|group| !group.is_empty()).cloned().collect(),
         rlimits: each(&typed.ulimit, options::ulimit)?,
         oom_score_adj: one(typed.oom_score_adj.as_ref(), options::oom_score_adj)?,
     })
@@ -168,7 +174,7 @@ fn limits(typed: &Arguments) -> Result<Limits> {
         device_write_bps: rates("--device-write-bps", &typed.device_write_bps)?,
         device_read_iops: counts("--device-read-iops", &typed.device_read_iops)?,
         device_write_iops: counts("--device-write-iops", &typed.device_write_iops)?,
-        cgroup_parent: typed.cgroup_parent.clone(),
+        cgroup_parent: typed.cgroup_parent.clone().filter(|parent| !parent.is_empty()),
     })
 }
 
@@ -180,8 +186,29 @@ fn files(typed: &Arguments) -> Result<Files> {
         read_only: typed.read_only,
         mounts,
         shm_size: one(typed.shm_size.as_ref(), options::shm_size)?,
-        sysctls: each(&typed.sysctl, options::sysctl)?.into_iter().collect(),
+        sysctls: sysctls(typed)?,
     })
+}
+
+/// The parameters that are written as such: the domain name is set with the names.
+fn sysctls(typed: &Arguments) -> Result<BTreeMap<String, String>> {
+    let mut sysctls: BTreeMap<_, _> = each(&typed.sysctl, options::sysctl)?.into_iter().collect();
+    sysctls.remove(options::DOMAIN_NAME);
+    Ok(sysctls)
+}
+
+/// `--domainname`, or the kernel parameter that says the same.
+fn domain_name(typed: &Arguments) -> Result<Option<String>> {
+    let name = one(typed.domainname.as_ref(), options::domainname)?;
+    let sysctls = each(&typed.sysctl, options::sysctl)?;
+    let Some((_, same)) = sysctls.into_iter().rfind(|(name, _)| name == options::DOMAIN_NAME) else {
+        return Ok(name);
+    };
+    if typed.uts.as_deref() == Some("host") {
+        let reason = "the name would be the host's own".to_owned();
+        return Err(Error::Conflict { first: "--sysctl", second: "--uts host", reason });
+    }
+    Ok(name.or(Some(same)))
 }
 
 fn powers(typed: &Arguments) -> Result<Powers> {
@@ -200,7 +227,7 @@ fn powers(typed: &Arguments) -> Result<Powers> {
 fn names(typed: &Arguments) -> Result<Names> {
     Ok(Names {
         hostname: one(typed.hostname.as_ref(), options::hostname)?,
-        domainname: one(typed.domainname.as_ref(), options::domainname)?,
+        domainname: domain_name(typed)?,
         hosts: each(&typed.add_host, options::add_host)?,
         dns: each(&typed.dns, options::dns)?,
         dns_search: each(&typed.dns_search, options::dns_search)?,
@@ -263,6 +290,24 @@ mod tests {
         assert_eq!((spec.limits.cpu_shares, spec.limits.memory_swap), (Some(512), Some(-1)));
         assert_eq!((spec.files.mounts.len(), spec.labels.len()), (1, 1));
         assert_eq!(spec.isolation.network, engine::spec::Choice::Host);
+    }
+
+    #[test]
+    fn empty_values_are_none() {
+        let options = "--name= --hostname= --domainname= -w= --platform= --cidfile= --pid= --ipc= --uts= --userns= --network= \
+                       --cpuset-cpus= --cpuset-mems= -m= --memory-swap= --pids-limit= --group-add= -u= --cpus= --cpu-shares= \
+                       --stop-signal= --stop-timeout= --restart= --pull= --cgroup-parent= --shm-size= --blkio-weight= x";
+        assert_eq!(meaning(options).unwrap(), meaning("x").unwrap());
+        assert_eq!(meaning("--entrypoint= x").unwrap().entrypoint, Some(Vec::new()), "this one means none");
+    }
+
+    #[test]
+    fn the_domain_name_is_a_kernel_parameter_too() {
+        let spec = meaning("--sysctl kernel.domainname=example.org --sysctl net.core.somaxconn=9 x").unwrap();
+        assert_eq!(spec.names.domainname.as_deref(), Some("example.org"));
+        assert_eq!(spec.files.sysctls.keys().collect::<Vec<_>>(), ["net.core.somaxconn"]);
+        let refused = meaning("--uts host --sysctl kernel.domainname=x x").unwrap_err();
+        assert!(matches!(refused, Error::Conflict { first: "--sysctl", .. }), "{refused}");
     }
 
     #[test]
