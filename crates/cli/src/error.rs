@@ -37,6 +37,22 @@ impl Error {
         self
     }
 
+    /// The same with other advice, if there is any.
+    pub fn advising(mut self, advice: Option<String>) -> Self {
+        self.advice = advice.or(self.advice);
+        self
+    }
+
+    /// The same about the option that was typed, where one of `others` is what it comes to.
+    pub fn naming(mut self, typed: &str, others: &[&str]) -> Self {
+        let replace = |text: String| {
+            let words = text.split(' ').map(|word| if others.contains(&word) { typed } else { word });
+            words.collect::<Vec<_>>().join(" ")
+        };
+        self.cause = self.cause.map(replace);
+        self
+    }
+
     /// What the process ends with.
     pub fn exit_code(&self) -> u8 {
         self.code
@@ -46,9 +62,9 @@ impl Error {
     pub fn print(&self) {
         let (red, bold, off) =
             if std::io::stderr().is_terminal() { ("\x1b[1;31m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
-        eprintln!("{red}error:{off} {}", without_numbers(&self.headline));
+        eprintln!("{red}error:{off} {}", shortened(&without_numbers(&self.headline)));
         if let Some(cause) = &self.cause {
-            eprintln!("  {bold}because:{off} {}", without_numbers(cause));
+            eprintln!("  {bold}because:{off} {}", shortened(&without_numbers(cause)));
         }
         if let Some(advice) = &self.advice {
             eprintln!("  {bold}to do:{off} {advice}");
@@ -64,6 +80,23 @@ fn without_numbers(text: &str) -> String {
         plain.push_str(part.split_once(')').map_or(part, |(_, rest)| rest));
     }
     plain
+}
+
+/// Words that nobody would read to their end, without their middle.
+fn shortened(text: &str) -> String {
+    const MOST: usize = 300;
+    let word = |word: &str| {
+        let letters: Vec<char> = word.chars().collect();
+        match letters.len() {
+            0..=MOST => word.to_owned(),
+            count => format!(
+                "{}…{}",
+                letters[..60].iter().collect::<String>(),
+                letters[count - 20..].iter().collect::<String>()
+            ),
+        }
+    };
+    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 /// A command line that cannot be understood.
@@ -158,6 +191,24 @@ impl From<image::Error> for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_words_lose_their_middle() {
+        let long = "é".repeat(5000);
+        let short = shortened(&format!("no image \"{long}\": absent"));
+        assert!(short.starts_with("no image \"éé") && short.ends_with("éé\": absent"), "{short}");
+        assert_eq!(short.chars().filter(|letter| *letter == 'é').count(), 77);
+        let path = format!("/{}", "x".repeat(200));
+        assert_eq!(shortened(&path), path);
+    }
+
+    #[test]
+    fn the_typed_option_is_named() {
+        let error = Error::new("no", Some("--cpu-period cannot be enforced: why".to_owned()), None);
+        let error = error.naming("--cpus", &["--cpu-period", "--cpu-quota"]);
+        assert_eq!(error.cause.as_deref(), Some("--cpus cannot be enforced: why"));
+        assert_eq!(error.advising(None).advising(Some("do".to_owned())).advice.as_deref(), Some("do"));
+    }
 
     #[test]
     fn guesses_are_near() {

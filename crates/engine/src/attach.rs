@@ -276,6 +276,9 @@ impl<'a> Attachment<'a> {
                 libc::SIGWINCH => self.resize(terminal),
                 libc::SIGINT | libc::SIGTERM => {
                     *interrupts += 1;
+                    if *interrupts == 2 {
+                        self.say_that_one_more_kills();
+                    }
                     // A first process without a handler never hears these; whoever insists means it.
                     let number = if *interrupts >= 3 { libc::SIGKILL } else { signal.number };
                     self.tell(number);
@@ -284,6 +287,17 @@ impl<'a> Attachment<'a> {
             }
         }
         Ok(())
+    }
+
+    /// For a person only: whoever reads what the program says gets what it says, and no more.
+    fn say_that_one_more_kills(&self) {
+        if termios::isatty(self.user.error) {
+            // The cursor stands behind a ^C, and the terminal may be raw.
+            let _ = rustix::io::write(
+                self.user.error,
+                b"\r\ncoracle: the program goes on; once more kills it\r\n",
+            );
+        }
     }
 
     /// A monitor that is gone is noticed by the next read.

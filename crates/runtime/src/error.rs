@@ -185,6 +185,16 @@ fn step_advice(step: &str, source: &kernel::Error) -> Option<String> {
             "this file system cannot show its files with other owners: keep the images on ext4, xfs or btrfs (--root), \
              or run without --userns"
         }
+        ("write", Errno::ACCESS | Errno::PERM) if step.contains("--oom-score-adj") => {
+            "give no less than this process has itself (cat /proc/self/oom_score_adj), or hold CAP_SYS_RESOURCE"
+        }
+        ("open", Errno::NOENT) if step == "cannot set a kernel parameter" => {
+            "check the name of --sysctl: sysctl -a lists those of this machine"
+        }
+        ("write", Errno::INVAL) if step == "cannot set a kernel parameter" => {
+            "check the value of --sysctl: the kernel does not take this one"
+        }
+        ("chdir", Errno::NOTDIR) => "name a directory inside the container: --workdir",
         ("fsopen", Errno::NODEV) => "load the file system: modprobe overlay",
         ("setrlimit", Errno::PERM) => {
             "stay within this process's own hard limits (ulimit -aH), or hold CAP_SYS_RESOURCE"

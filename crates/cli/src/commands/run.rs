@@ -25,12 +25,37 @@ pub fn run(roots: &Roots, arguments: &Arguments) -> Result<ExitCode, Error> {
     let outcome = outcome.map_err(|error| {
         let what = spec.image.clone().or(spec.root_directory.as_ref().map(|root| root.display().to_string()));
         let headline = format!("cannot run \"{}\"", what.unwrap_or_default());
-        Error::from(error).doing(headline, "see what was done up to there: give --explain too")
+        let advice = advice(arguments, error.exit_code());
+        let error = Error::from(error).advising(advice);
+        let error = match processor_option(arguments) {
+            Some(typed) => error.naming(typed, &PROCESSOR_OPTIONS),
+            None => error,
+        };
+        error.doing(headline, "see what was done up to there: give --explain too")
     })?;
     if outcome.out_of_memory {
         out_of_memory(arguments).print();
     }
     Ok(ExitCode::from(outcome.code as u8))
+}
+
+/// Options that end in one setting of a control group, whose name in an error may be another one than that which was typed.
+const PROCESSOR_OPTIONS: [&str; 3] = ["--cpus", "--cpu-quota", "--cpu-period"];
+
+fn processor_option(arguments: &Arguments) -> Option<&'static str> {
+    let typed = [&arguments.cpus, &arguments.cpu_quota, &arguments.cpu_period];
+    let mut names = PROCESSOR_OPTIONS.into_iter().zip(typed);
+    names.find_map(|(name, typed)| typed.is_some().then_some(name))
+}
+
+/// What to do where the words that were typed say more than the error does.
+fn advice(arguments: &Arguments, code: u8) -> Option<String> {
+    const NOT_FOUND: u8 = 127;
+    let (program, rest) = arguments.entrypoint.as_deref()?.split_once(char::is_whitespace)?;
+    let advice = format!(
+        "--entrypoint takes the program only, its arguments follow the image: --entrypoint {program} IMAGE {rest}"
+    );
+    (code == NOT_FOUND).then_some(advice)
 }
 
 /// Said beside the exit code, which by itself would only be a 137 of many possible reasons.

@@ -74,6 +74,75 @@ fn the_help_is_as_kept() {
 }
 
 #[test]
+fn help_is_a_command_and_needs_columns() {
+    let run = |words: &[&str], columns: &str| -> Ran {
+        let mut command = Command::new(binaries().join("coracle"));
+        command.args(words).env("COLUMNS", columns).output().unwrap().into()
+    };
+    for (words, same) in [(&["help"][..], &["--help"][..]), (&["help", "run"], &["run", "--help"])] {
+        let (help, same) = (run(words, "100"), run(same, "100"));
+        assert_eq!((help.code, help.err.as_str()), (0, ""), "{words:?}");
+        assert_eq!(help.out, same.out, "{words:?}");
+        let narrow = run(words, "0").out;
+        assert!(narrow.contains("Usage: coracle"), "{narrow}");
+        assert!(narrow.lines().count() < 2 * same.out.lines().count(), "{narrow}");
+    }
+}
+
+#[test]
+fn what_docker_has_and_this_version_has_not_is_said() {
+    let coracle = Coracle::new();
+    for words in [&["exec", "-it", "x", "sh"][..], &["logs", "-f", "x"], &["top", "x"], &["help", "push"]] {
+        let ran = coracle.run(words);
+        three_lines(&ran, 125, &["there is no command", "in this version", "to do: "]);
+        assert!(!ran.err.contains("did you mean"), "{}", ran.err);
+    }
+    three_lines(&coracle.run(&["ps", "--filter", "x"]), 125, &["--filter cannot be honoured", "grep"]);
+    let far = coracle.run(&["run", "--nothing-like-it", "busybox"]);
+    three_lines(&far, 125, &["--nothing-like-it", "see coracle run --help"]);
+    assert!(!far.err.contains("did you mean"), "{}", far.err);
+}
+
+#[test]
+fn what_the_machine_refuses_is_said_with_a_way_out() {
+    let coracle = Coracle::with_busybox();
+    let run = |options: &[&str]| coracle.run(&[&["run", "--rm"], options, &["busybox", "true"]].concat());
+    three_lines(&run(&["--sysctl", "net.ipv4.nope=1"]), 125, &["net/ipv4/nope", "check the name"]);
+    three_lines(&run(&["-w", "/etc/passwd"]), 125, &["/etc/passwd", "name a directory"]);
+    three_lines(&run(&["--device", "/dev/nope"]), 125, &["--device", "/dev/nope: No such", "ls -l /dev"]);
+    let entrypoint = run(&["--entrypoint", "echo hi"]);
+    three_lines(&entrypoint, 127, &["\"echo hi\": not found", "--entrypoint echo IMAGE hi"]);
+    let long = "x".repeat(5000);
+    let ran = coracle.run(&["run", &long]);
+    assert!(ran.err.len() < 1000, "{}", ran.err);
+    three_lines(&ran, 125, &["cannot run", "…", "because"]);
+    let adjusted = run(&["--oom-score-adj", "-500"]);
+    if adjusted.code != 0 {
+        three_lines(&adjusted, 125, &["--oom-score-adj", "CAP_SYS_RESOURCE"]);
+    }
+    let limited = run(&["--cpus", ".5"]);
+    if limited.code != 0 {
+        assert!(!is_root(), "{limited:?}");
+        three_lines(&limited, 125, &["because: --cpus cannot be enforced"]);
+    }
+    if !is_root() {
+        let made = run(&["-v", "/nonexistent-coracle:/b"]);
+        three_lines(&made, 125, &["--volume", "/nonexistent-coracle", "is made", "name one that is there"]);
+    }
+    coracle.assert_nothing_left();
+}
+
+#[test]
+fn a_wrong_line_of_a_file_is_named_and_not_shown() {
+    let coracle = Coracle::new();
+    let file = coracle.directory().join("env");
+    std::fs::write(&file, "A=1\nMY PASS=planted\n").unwrap();
+    let ran = coracle.run(&["run", "--env-file", file.to_str().unwrap(), "busybox"]);
+    three_lines(&ran, 125, &["line 2 of ", "env", "--env-file", "blank", "accepted"]);
+    assert!(!ran.err.contains("planted"), "{}", ran.err);
+}
+
+#[test]
 fn every_command_has_a_help() {
     let help = Coracle::new().ok(&["--help"]);
     let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);

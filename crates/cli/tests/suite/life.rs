@@ -144,17 +144,21 @@ fn the_third_interrupt_kills_a_program_that_does_not_listen() {
     let mut run = Background::start(coracle.command(&["run", "--rm", "busybox", "sh", "-c", script]));
     run.hear("ready");
     for _ in 0..3 {
-        run.signal(Signal::INT);
-        // Two that come at once count as one.
-        let pid = run.child.id();
-        eventually("the signal is taken", || {
-            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:")).unwrap_or("0");
-            u64::from_str_radix(pending.trim(), 16).unwrap() & 1 << 1 == 0
-        });
+        interrupt(&run.child);
     }
-    assert_eq!(run.end().code, 137);
+    let ran = run.end();
+    assert_eq!((ran.code, ran.err.as_str()), (137, ""), "what is no terminal gets the program's words only");
     coracle.assert_nothing_left();
+}
+
+/// Interrupts a process and waits until it has taken that: two that come at once count as one.
+fn interrupt(child: &Child) {
+    kill_process(Pid::from_child(child), Signal::INT).unwrap();
+    eventually("the signal is taken", || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:")).unwrap_or("0");
+        u64::from_str_radix(pending.trim(), 16).unwrap() & 1 << 1 == 0
+    });
 }
 
 /// Opens a new terminal: our side and the name of the other.
@@ -179,6 +183,23 @@ fn see(terminal: &std::os::fd::OwnedFd, text: &str) -> String {
         seen.push_str(&String::from_utf8_lossy(&buffer[..count]));
     }
     seen
+}
+
+#[test]
+fn a_person_is_told_which_interrupt_will_kill() {
+    let coracle = Coracle::with_busybox();
+    let (ours, theirs) = terminal();
+    let script = "trap '' INT; echo ready; exec sleep 1000";
+    let mut command = coracle.command(&["run", "--rm", "busybox", "sh", "-c", script]);
+    let mut child = command.stdout(theirs.try_clone().unwrap()).stderr(theirs).spawn().unwrap();
+    see(&ours, "ready");
+    interrupt(&child);
+    interrupt(&child);
+    let seen = see(&ours, "once more kills it");
+    assert_eq!(seen.matches("coracle: ").count(), 1, "{seen:?}");
+    interrupt(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(137));
+    coracle.assert_nothing_left();
 }
 
 #[test]

@@ -37,6 +37,33 @@ fn switches_may_be_given_a_value() {
 }
 
 #[test]
+fn the_last_value_counts_and_an_empty_one_is_none() {
+    let coracle = Coracle::with_busybox();
+    let twice = ["--rm", "--hostname", "one", "--hostname", "two", "-w", "/", "-w", "/tmp"];
+    assert_eq!(prints(&coracle, &twice, "hostname; pwd"), "two\n/tmp\n");
+    let empty = [
+        "--name",
+        "",
+        "--hostname",
+        "",
+        "-w",
+        "",
+        "--platform",
+        "",
+        "--cidfile",
+        "",
+        "--pid=",
+        "-m",
+        "",
+        "-u",
+        "",
+    ];
+    let empty = [&empty[..], &["--pids-limit", "", "--group-add", "", "--cpuset-cpus", ""]].concat();
+    assert_eq!(prints(&coracle, &empty, "id -u; pwd"), "0\n/\n");
+    coracle.assert_nothing_left();
+}
+
+#[test]
 fn root_is_in_the_groups_that_the_image_gives_it() {
     let coracle = Coracle::with_busybox();
     let file = coracle.directory().join("group");
@@ -139,6 +166,8 @@ fn clocks_and_parameters_are_of_the_container() {
     let options = ["--sysctl", "net.ipv4.ip_forward=1", "--sysctl", "kernel.shmmax=12345"];
     let script = "cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shmmax";
     assert_eq!(prints(&coracle, &options, script), "1\n12345\n");
+    let options = ["--sysctl", "kernel.domainname=example.org"];
+    assert_eq!(prints(&coracle, &options, "cat /proc/sys/kernel/domainname"), "example.org\n");
 }
 
 #[test]
@@ -212,6 +241,16 @@ fn what_cannot_be_honoured_is_refused_in_three_lines() {
         (&["--uts", "host", "-h", "x"], "--hostname and --uts host do not go together"),
         (&["--cap-add", "NET_ADMN"], "invalid value \"NET_ADMN\" for --cap-add"),
         (&["-v", "data:/data"], "--volume data:/data cannot be honoured"),
+        (&["--gpus", "all"], "--gpus cannot be honoured"),
+        (&["--rm=true", "--health-cmd=true"], "--health-cmd cannot be honoured"),
+        (&["-a", "stdin"], "-a cannot be honoured"),
+        (&["-m", "-1"], "invalid value \"-1\" for --memory"),
+        (&["--hostname", "-x"], "invalid value \"-x\" for --hostname"),
+        (&["--cpuset-cpus", "65535"], "invalid value \"65535\" for --cpuset-cpus"),
+        (&["--pids-limit", "4194305"], "invalid value \"4194305\" for --pids-limit"),
+        (&["--sysctl", "kernel.hostname=x"], "--sysctl kernel.hostname=x cannot be honoured"),
+        (&["--cidfile", "/nonexistent/id"], "cannot use what --cidfile names"),
+        (&["--label-file", "/nonexistent"], "cannot use what --label-file names"),
     ] {
         let ran = coracle.run(&[&["run"], options, &["busybox"]].concat());
         assert_eq!((ran.code, ran.err.lines().count()), (125, 3), "{ran:?}");
