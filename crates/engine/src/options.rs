@@ -186,6 +186,14 @@ pub(crate) fn unsupported(option: &'static str, value: &str, reason: &str, inste
     Error::Unsupported { option, value: value.to_owned(), reason: reason.to_owned(), instead }
 }
 
+/// The status of a file that an option names. Its error says the path and why, in few words.
+pub(crate) fn status(option: &'static str, path: &std::path::Path) -> Result<rustix::fs::Stat> {
+    rustix::fs::stat(path).map_err(|errno| {
+        let why = std::io::Error::from(errno);
+        Error::File { option, source: std::io::Error::new(why.kind(), format!("{}: {why}", path.display())) }
+    })
+}
+
 /// `true`, `1`, `false`, `0` and their like, as Go's strconv.ParseBool has them.
 fn boolean(text: &str) -> Option<bool> {
     match text {

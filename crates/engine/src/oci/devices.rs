@@ -7,7 +7,7 @@ use runtime::spec::{Device, DeviceRule};
 
 use super::machine::Machine;
 use crate::error::Result;
-use crate::options::{Error as OptionError, unsupported};
+use crate::options::{Error as OptionError, status, unsupported};
 use crate::spec::Spec;
 
 const OPTION: &str = "--device";
@@ -66,16 +66,14 @@ fn may_use(node: &Device, access: &str) -> DeviceRule {
 
 /// The device at a path of the host, or all devices in a directory, as they shall appear at `inside`.
 pub(super) fn nodes_of(host: &Path, inside: &Path) -> Result<Vec<Device>> {
-    let failed = |source: std::io::Error| {
-        let source = std::io::Error::new(source.kind(), format!("{}: {source}", host.display()));
-        OptionError::File { option: OPTION, source }
-    };
-    let status = std::fs::metadata(host).map_err(failed)?;
+    status(OPTION, host)?;
+    let failed = |source| OptionError::File { option: OPTION, source };
+    let status = fs_err::metadata(host).map_err(failed)?;
     if !status.is_dir() {
         return Ok(node(&status, inside).into_iter().collect());
     }
     let mut nodes = Vec::new();
-    for entry in std::fs::read_dir(host).map_err(failed)? {
+    for entry in fs_err::read_dir(host).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         // Links are skipped: what they lead to is listed where it is. A node may go while this looks.
         let Ok(status) = fs_err::symlink_metadata(entry.path()) else { continue };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use runtime::spec::{DeviceRule, ThrottleDevice, WeightDevice};
 use rustix::fs::FileType;
 
-use super::{Error, Result, invalid, limits};
+use super::{Result, invalid, limits, status};
 use crate::spec::DeviceOption;
 
 /// `--device HOST[:INSIDE][:rwm]`.
@@ -91,10 +91,7 @@ fn split<'a>(option: &'static str, text: &'a str, accepted: &str) -> Result<(&'a
 
 /// The numbers of a block device.
 fn block_device(option: &'static str, text: &str, path: &str) -> Result<(i64, i64)> {
-    let status = rustix::fs::stat(path).map_err(|errno| {
-        let kind = std::io::Error::from(errno);
-        Error::File { option, source: std::io::Error::new(kind.kind(), format!("{path}: {kind}")) }
-    })?;
+    let status = status(option, path.as_ref())?;
     if FileType::from_raw_mode(status.st_mode) != FileType::BlockDevice {
         return Err(invalid(
             option,

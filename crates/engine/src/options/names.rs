@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::{Error, Result, invalid, unsupported};
+use super::{Result, invalid, status, unsupported};
 
 /// `--name`, as docker: letters, digits, `_`, `.` and `-`, the first one a letter or digit, at least two.
 pub fn container_name(text: &str) -> Result<String> {
@@ -96,13 +96,9 @@ fn word(option: &'static str, text: &str, accepted: &str) -> Result<String> {
 pub fn cid_file(path: &OsStr) -> Result<PathBuf> {
     let path = PathBuf::from(path);
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    match directory.map_or(Ok(()), |directory| std::fs::metadata(directory.join(".")).map(drop)) {
-        Ok(()) => Ok(path),
-        Err(source) => {
-            let source = std::io::Error::new(source.kind(), format!("{}: {source}", path.display()));
-            Err(Error::File { option: "--cidfile", source })
-        }
-    }
+    // With the dot it is looked into, which a file does not bear.
+    directory.map_or(Ok(()), |directory| status("--cidfile", &directory.join(".")).map(drop))?;
+    Ok(path)
 }
 
 /// The kernel parameter that is a container's domain name, see uts_namespaces(7).
@@ -268,7 +264,8 @@ mod tests {
         }
         for wrong in ["/nonexistent/id", "/etc/passwd/id"] {
             let error = cid_file(wrong.as_ref()).unwrap_err();
-            assert!(error.to_string().contains("--cidfile") && error.to_string().contains(wrong), "{error}");
+            let directory = wrong.strip_suffix("id").unwrap_or(wrong);
+            assert!(error.to_string().contains(&format!("--cidfile names: {directory}")), "{error}");
             assert!(error.advice().unwrap().starts_with("make the directory"), "{error:?}");
         }
     }
