@@ -199,6 +199,12 @@ impl Error {
             Error::NotOffered { option: "--blkio-weight" | "--blkio-weight-device", .. } => {
                 "leave it out, or load a scheduler that knows weights: modprobe bfq && echo bfq > /sys/block/DISK/queue/scheduler".to_owned()
             }
+            Error::Set { option: "--blkio-weight" | "--blkio-weight-device", source, .. }
+                if source.errno() == Errno::OPNOTSUPP =>
+            {
+                "leave it out, or give the disk a scheduler that knows weights: modprobe bfq && echo bfq > /sys/block/DISK/queue/scheduler"
+                    .to_owned()
+            }
             Error::Occupied { directory } => {
                 let shown = directory.display();
                 format!(
@@ -248,6 +254,17 @@ mod tests {
         ] {
             assert!(error.advice().unwrap().contains(expected), "{error}: {:?}", error.advice());
         }
+    }
+
+    #[test]
+    fn a_disk_without_weights_is_met_with_a_scheduler() {
+        let set = |errno| Error::Set {
+            option: "--blkio-weight-device",
+            value: "254:0 100".to_owned(),
+            source: kernel::Error::new("write", "blkio.bfq.weight_device", errno),
+        };
+        assert!(set(Errno::OPNOTSUPP).advice().unwrap().contains("modprobe bfq"));
+        assert_eq!(set(Errno::INVAL).advice(), None);
     }
 
     fn no_scope(user: bool, source: Refusal) -> Error {

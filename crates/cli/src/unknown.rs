@@ -20,7 +20,7 @@ const COMMANDS: [(&str, &str); 51] = [
     ("export", FILES),
     ("history", "see what the image is made of: coracle inspect IMAGE"),
     ("image", "leave the word out: coracle images, load, pull, import, inspect, tag, rmi"),
-    ("info", "see what a container is made of: coracle anatomy CONTAINER"),
+    ("info", STATE),
     ("init", BUILD),
     ("login", REGISTRY),
     ("logout", REGISTRY),
@@ -186,7 +186,7 @@ const RUN: [(&[&str], &str, &str); 24] = [
 ];
 
 /// Options of docker's other commands that are none here.
-const OTHERS: [(&str, &str, &str, &str); 10] = [
+const OTHERS: [(&str, &str, &str, &str); 14] = [
     ("ps", "-f", "this version lists without filters", "filter the list: coracle ps -a | grep TEXT"),
     ("ps", "--filter", "this version lists without filters", "filter the list: coracle ps -a | grep TEXT"),
     (
@@ -211,6 +211,20 @@ const OTHERS: [(&str, &str, &str, &str); 10] = [
         "this version lists without filters",
         "name the image, or filter: coracle images | grep TEXT",
     ),
+    (
+        "ps",
+        "-s",
+        "this version does not count what a container has written",
+        "ask du in it, or give it a limited place: --tmpfs",
+    ),
+    (
+        "ps",
+        "--size",
+        "this version does not count what a container has written",
+        "ask du in it, or give it a limited place: --tmpfs",
+    ),
+    ("images", "-a", "there are no images between others that could be hidden", "leave it out"),
+    ("images", "--all", "there are no images between others that could be hidden", "leave it out"),
     ("rm", "-v", "containers have no volumes of their own", "leave it out"),
 ];
 

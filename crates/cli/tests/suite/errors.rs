@@ -98,6 +98,7 @@ fn what_docker_has_and_this_version_has_not_is_said() {
         assert!(!ran.err.contains("did you mean"), "{}", ran.err);
     }
     three_lines(&coracle.run(&["ps", "--filter", "x"]), 125, &["--filter cannot be honoured", "grep"]);
+    three_lines(&coracle.run(&["images", "-a"]), 125, &["-a cannot be honoured", "leave it out"]);
     let far = coracle.run(&["run", "--nothing-like-it", "busybox"]);
     three_lines(&far, 125, &["--nothing-like-it", "see coracle run --help"]);
     assert!(!far.err.contains("did you mean"), "{}", far.err);
