@@ -188,27 +188,17 @@ fn step_advice(step: &str, source: &kernel::Error) -> Option<String> {
         ("write", Errno::ACCESS | Errno::PERM) if step.contains("--oom-score-adj") => {
             "give no less than this process has itself (cat /proc/self/oom_score_adj), or hold CAP_SYS_RESOURCE"
         }
-        ("open", Errno::NOENT) if step == "cannot set a kernel parameter" => {
+        ("open", Errno::NOENT) if step == PARAMETER_STEP => {
             "check the name of --sysctl: sysctl -a lists those of this machine"
         }
-        ("write", Errno::INVAL) if step == "cannot set a kernel parameter" => {
+        ("write", Errno::INVAL | Errno::RANGE) if step == PARAMETER_STEP => {
             "check the value of --sysctl: the kernel does not take this one"
         }
-        ("chdir", Errno::NOTDIR) => "name a directory inside the container: --workdir",
         ("fsopen", Errno::NODEV) => "load the file system: modprobe overlay",
         ("setrlimit", Errno::PERM) => {
             "stay within this process's own hard limits (ulimit -aH), or hold CAP_SYS_RESOURCE"
         }
-        (_, Errno::ACCESS) if step.contains("--oom-score-adj") => {
-            "give one that is not below this process's own (cat /proc/self/oom_score_adj), or hold CAP_SYS_RESOURCE"
-        }
-        (_, Errno::NOENT) if step == PARAMETER_STEP => {
-            "see which ones there are: ls /proc/sys/net /proc/sys/kernel; some come with a module of the kernel's"
-        }
-        (_, Errno::INVAL | Errno::RANGE) if step == PARAMETER_STEP => {
-            "see which value it has now, and keep to its form: sysctl NAME"
-        }
-        ("chdir", _) => "name a directory of the container that its user may enter: --workdir DIR",
+        ("chdir", _) => "name a directory inside the container that its user may enter: --workdir",
         (_, Errno::ACCESS | Errno::ROFS) if step == PLACE_STEP => {
             "make the place to mount on beforehand, or mount elsewhere"
         }

@@ -302,9 +302,9 @@ fn forbidden_user_namespaces_are_said_with_the_knob() {
 fn what_the_kernel_refuses_has_an_advice_of_its_own() {
     let coracle = Coracle::with_busybox();
     for (options, told) in [
-        (["--sysctl", "net.ipv4.nope=1"], "see which ones there are"),
-        (["--sysctl", "net.ipv4.ip_forward=many"], "keep to its form"),
-        (["-w", "/etc/passwd"], "--workdir DIR"),
+        (["--sysctl", "net.ipv4.nope=1"], "sysctl -a lists"),
+        (["--sysctl", "net.ipv4.ip_forward=many"], "check the value"),
+        (["-w", "/etc/passwd"], "--workdir"),
     ] {
         let ran = coracle.run(&[&["run", "--rm"], &options[..], &["busybox", "true"]].concat());
         three_lines(&ran, 125, &["cannot start", told]);
