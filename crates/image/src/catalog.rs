@@ -199,7 +199,12 @@ impl Store {
     pub fn remove(&self, name: &str, force: bool, in_use: &BTreeSet<Digest>) -> Result<Vec<Removed>> {
         self.refuse_built_in(name)?;
         // A staging directory marks the work, so that what a killed removal has not reached goes with the next command.
-        self.staged(|_| self.remove_marked(name, force, in_use))
+        match self.staged(|_| self.remove_marked(name, force, in_use)) {
+            // There may be no space for the directory, nor for the index before something is gone: the removal, which makes
+            // space, goes on unmarked.
+            Err(error) if error.is_full() => self.remove_marked(name, force, in_use),
+            other => other,
+        }
     }
 
     fn remove_marked(&self, name: &str, force: bool, in_use: &BTreeSet<Digest>) -> Result<Vec<Removed>> {
@@ -243,9 +248,10 @@ impl Store {
             removed.push(Removed::Deleted(id));
         }
         sync_parents(&self.root.join("images/x"), 1)?;
-        self.write_index()?;
+        // Space is freed before any is needed.
         self.collect_garbage()?;
         self.prune_host(in_use)?;
+        self.write_index()?;
         Ok(removed)
     }
 

@@ -242,6 +242,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether a file system, or what this user may take of it, is full.
+    pub(crate) fn is_full(&self) -> bool {
+        match self {
+            Error::System(error) => is_full(error.errno()),
+            Error::Entry { errno, .. } => is_full(*errno),
+            Error::File(error) => is_full_file(error),
+            _ => false,
+        }
+    }
+
     /// What to do about it, where there is something: one sentence.
     pub fn advice(&self) -> Option<String> {
         let text = match self {
@@ -251,9 +261,7 @@ impl Error {
             Error::Entry { errno, .. } if is_full(*errno) => {
                 "free space on the store's file system, then try again; nothing was left behind".to_owned()
             }
-            Error::File(error)
-                if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
-            {
+            Error::File(error) if is_full_file(error) => {
                 "free space on that file system, then try again; nothing was left behind".to_owned()
             }
             Error::Entry { call: "chown", errno: Errno::INVAL, .. } => {
@@ -291,6 +299,10 @@ impl Error {
 
 fn is_full(errno: Errno) -> bool {
     matches!(errno, Errno::NOSPC | Errno::DQUOT)
+}
+
+fn is_full_file(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn list(items: &[String]) -> String {

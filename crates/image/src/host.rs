@@ -240,6 +240,23 @@ impl Store {
         let composition = Composition::of(machine)?;
         let id = Digest::of(composition.manifest().as_bytes());
         let staging = Staging::create(self)?;
+        let made = self.compose(&staging, composition, id, boot);
+        match &made {
+            Ok(_) => staging.discard()?,
+            // The error that matters is the first one; what cannot be removed now the next command removes. Not all the store
+            // is cleaned: whoever runs a container holds it.
+            Err(_) => drop(staging.discard()),
+        }
+        made
+    }
+
+    fn compose(
+        &self,
+        staging: &Staging,
+        composition: Composition,
+        id: Digest,
+        boot: String,
+    ) -> Result<Current> {
         let made = staging.path.join(NAME);
         fs_err::create_dir(&made)?;
         let size = composition.write(&made.join("fs"))?;
@@ -253,12 +270,14 @@ impl Store {
             command: composition.command,
             inputs: composition.inputs,
         };
-        self.publish_host(&staging, &made, &current)?;
-        staging.discard()?;
+        self.publish_host(staging, &made, &current)?;
         Ok(current)
     }
 
     fn publish_host(&self, staging: &Staging, made: &Path, current: &Current) -> Result<()> {
+        // All that needs space comes first: a directory that no record names would stay.
+        let record = staging.path.join("current.json");
+        fs_err::write(&record, to_json(current))?;
         fs_err::create_dir_all(self.host_directory())?;
         let target = self.host_directory().join(&current.key);
         match fs_err::rename(made, &target) {
@@ -266,8 +285,6 @@ impl Store {
             Err(_) if target.join("fs").is_dir() => {}
             other => other?,
         }
-        let record = staging.path.join("current.json");
-        fs_err::write(&record, to_json(current))?;
         Ok(fs_err::rename(record, self.host_directory().join("current.json"))?)
     }
 }

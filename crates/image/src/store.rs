@@ -156,7 +156,10 @@ impl Store {
         let store = Self { root: root.join("image"), form };
         match store.stale_staging() {
             Ok(stale) if stale.is_empty() => {}
-            Ok(stale) => store.clean(stale)?,
+            // A full disk must not keep `rmi` from freeing it: what cannot be cleaned now the next command cleans.
+            Ok(stale) => {
+                store.clean(stale).or_else(|error| if error.is_full() { Ok(()) } else { Err(error) })?
+            }
             Err(Error::File(error)) if error.kind() == std::io::ErrorKind::NotFound => store.create()?,
             Err(error) => return Err(error),
         }
@@ -321,7 +324,26 @@ impl Store {
     }
 
     /// Writes `index.json` anew. The caller holds the commit lock.
+    ///
+    /// On a full disk one that is no longer than before is written over the old one: after a removal it needs no space.
     pub(crate) fn write_index(&self) -> Result<()> {
+        let text = self.index()?;
+        let (path, temporary) = (self.root.join("index.json"), self.root.join(".index.json"));
+        let written = fs_err::write(&temporary, &text).and_then(|()| fs_err::rename(&temporary, &path));
+        let Err(error) = written.map_err(Error::File) else { return Ok(()) };
+        // The error that matters is the first one.
+        drop(remove_if_there(&temporary));
+        match fs_err::metadata(&path) {
+            Ok(old) if error.is_full() && text.len() as u64 <= old.len() => {
+                let mut file = fs_err::OpenOptions::new().write(true).open(&path)?;
+                file.write_all(&text)?;
+                Ok(file.set_len(text.len() as u64)?)
+            }
+            _ => Err(error),
+        }
+    }
+
+    fn index(&self) -> Result<Vec<u8>> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
         struct Index {
@@ -344,12 +366,7 @@ impl Store {
                 manifests.push(record.manifest);
             }
         }
-        let index = Index { schema_version: 2, media_type: media::INDEX, manifests };
-        let path = self.root.join("index.json");
-        let temporary = self.root.join(".index.json");
-        fs_err::write(&temporary, to_json(&index))?;
-        fs_err::rename(temporary, path)?;
-        Ok(())
+        Ok(to_json(&Index { schema_version: 2, media_type: media::INDEX, manifests }))
     }
 
     /// Removes layers and blobs that no image and no name uses. The caller holds both locks alone.

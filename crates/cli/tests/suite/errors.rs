@@ -339,3 +339,49 @@ fn half_an_installation_is_said() {
     coracle.ok(&["ps"]);
     coracle.assert_nothing_left();
 }
+
+#[test]
+fn images_can_be_removed_from_a_full_disk() {
+    if !is_root() {
+        println!("SKIP: errors::images_can_be_removed_from_a_full_disk: only root can mount a small disk");
+        return;
+    }
+    let coracle = Coracle::new();
+    // With a second name, so that the first removal frees nothing but that name; without a spare inode there is no place for a
+    // new directory either.
+    let script = r#"mount -t tmpfs -o size=8m,nr_inodes=2000 tmpfs "$PWD"; cd "$PWD"
+        run() { "$coracle" --root "$PWD/root" --state /tmp "$@"; }
+        coracle=$1; shift; run load "docker-archive:$1" >&2; run tag busybox other
+        cat /dev/zero > fill 2>/dev/null || true
+        mkdir $(seq 3000) 2>/dev/null || true
+        run rmi other; test ! -e root/image/.index.json; ls root/image/staging
+        run rmi busybox; ls root/image/layers root/image/staging; ls root/image/blobs/sha256
+        grep -o '"manifests":.*' root/image/index.json"#;
+    let ran = in_own_mounts(&coracle, script);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let lines: Vec<&str> = ran.out.lines().collect();
+    assert!(lines[..2] == ["Untagged: other:latest", "Untagged: busybox:latest"], "{ran:?}");
+    assert!(lines[2].starts_with("Deleted: sha256:"), "{ran:?}");
+    assert_eq!(
+        lines[3..].join("\n"),
+        "root/image/layers:\n\nroot/image/staging:\n\"manifests\":[]}",
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn this_machine_composed_on_a_full_disk_leaves_nothing() {
+    if !is_root() {
+        println!(
+            "SKIP: errors::this_machine_composed_on_a_full_disk_leaves_nothing: only root can mount a small disk"
+        );
+        return;
+    }
+    let coracle = Coracle::new();
+    let script = r#"mount -t tmpfs -o size=8m tmpfs "$PWD"; cd "$PWD"
+        run() { "$coracle" --root "$PWD/root" --state /tmp "$@"; }
+        coracle=$1; run images -q; cat /dev/zero > fill 2>/dev/null || true
+        code=0; run run --rm host true || code=$?
+        ls root/image/staging; ls root/image/host 2>/dev/null || true; exit $code"#;
+    three_lines(&in_own_mounts(&coracle, script), 125, &["cannot run", "No space left", "free"]);
+}
