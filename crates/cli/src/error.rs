@@ -21,6 +21,12 @@ impl Error {
         Self { headline: headline.into(), cause, advice, code: 125 }
     }
 
+    /// Output that did not arrive where standard output leads.
+    pub fn lost_output(headline: &str, cause: String) -> Self {
+        let advice = "free space where standard output leads, or redirect it elsewhere";
+        Self::new(headline, Some(cause), Some(advice.to_owned()))
+    }
+
     /// The same with docker's code for failures of other commands than `run`.
     pub fn with_code(mut self, code: u8) -> Self {
         self.code = code;

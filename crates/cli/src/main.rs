@@ -141,9 +141,15 @@ fn usage(error: &clap::Error) -> ExitCode {
         error.print();
         return ExitCode::from(error.exit_code());
     }
-    // Nobody is left to tell when the stream is closed.
-    let _ = error.print();
-    ExitCode::from(if error.use_stderr() { 125 } else { 0 })
+    let printed = error.print().and_then(|()| std::io::Write::flush(&mut std::io::stdout()));
+    match printed {
+        Err(failed) if failed.kind() != std::io::ErrorKind::BrokenPipe && !error.use_stderr() => {
+            Error::lost_output("cannot write to standard output", failed.to_string()).print();
+            ExitCode::from(1)
+        }
+        // Nobody is left to tell when the stream is closed.
+        _ => ExitCode::from(if error.use_stderr() { 125 } else { 0 }),
+    }
 }
 
 fn run(arguments: Arguments) -> Result<ExitCode, Error> {

@@ -1,7 +1,11 @@
 //! Tables as docker prints them: columns as wide as their widest cell, three spaces between.
 
+use std::io::ErrorKind;
+
+use crate::error::Error;
+
 /// Prints rows under a header line to standard output.
-pub fn print(header: &[&str], rows: &[Vec<String>]) {
+pub fn print(header: &[&str], rows: &[Vec<String>]) -> Result<(), Error> {
     let mut out = String::new();
     for row in
         std::iter::once(header.iter().map(|cell| (*cell).to_owned()).collect()).chain(rows.iter().cloned())
@@ -17,7 +21,7 @@ pub fn print(header: &[&str], rows: &[Vec<String>]) {
         }
         out.push('\n');
     }
-    write_out(&out);
+    write_out(&out)
 }
 
 fn width(header: &[&str], rows: &[Vec<String>], column: usize) -> usize {
@@ -25,10 +29,16 @@ fn width(header: &[&str], rows: &[Vec<String>], column: usize) -> usize {
     cells.chain([header[column].len()]).max().unwrap_or(0)
 }
 
-/// Writes to standard output; a reader that left early (`| head`) is no error.
-pub fn write_out(text: &str) {
+/// Writes to standard output; a reader that left early (`| head`) is no error, but a full disk is.
+pub fn write_out(text: &str) -> Result<(), Error> {
     use std::io::Write as _;
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let mut out = std::io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::lost_output("cannot write to standard output", error.to_string()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// `3 minutes ago`, from seconds.

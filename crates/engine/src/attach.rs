@@ -35,6 +35,8 @@ pub struct Outcome {
     pub code: i32,
     /// Whether the kernel killed a process of it for want of memory.
     pub out_of_memory: bool,
+    /// Why output could not be passed on, unless its reader had gone, which is the reader's affair.
+    pub lost_output: Option<Errno>,
 }
 
 /// One direction of one stream.
@@ -44,6 +46,8 @@ struct Flow<'a> {
     waiting: VecDeque<u8>,
     /// The reader has gone before the writer.
     refused: bool,
+    /// Why not, where it was not the reader that had gone.
+    lost: Option<Errno>,
 }
 
 enum Side<'a> {
@@ -62,7 +66,7 @@ impl AsFd for Side<'_> {
 
 impl<'a> Flow<'a> {
     fn new(from: Side<'a>, to: Side<'a>) -> Self {
-        Self { from: Some(from), to: Some(to), waiting: VecDeque::new(), refused: false }
+        Self { from: Some(from), to: Some(to), waiting: VecDeque::new(), refused: false, lost: None }
     }
 
     /// What this waits for, if anything.
@@ -90,7 +94,8 @@ impl<'a> Flow<'a> {
             match rustix::io::write(to, bytes) {
                 Ok(count) => drop(self.waiting.drain(..count)),
                 Err(Errno::INTR | Errno::AGAIN) => {}
-                Err(_) => {
+                Err(errno) => {
+                    self.lost = Some(errno).filter(|errno| *errno != Errno::PIPE);
                     self.waiting.clear();
                     (self.from, self.to, self.refused) = (None, None, true);
                 }
@@ -212,7 +217,8 @@ impl<'a> Attachment<'a> {
         loop {
             let all_out = flows[..outputs].iter().all(Flow::is_over);
             if let (Some(outcome), true) = (ended, all_out) {
-                return Ok(outcome);
+                let lost_output = flows[..outputs].iter().find_map(|flow| flow.lost);
+                return Ok(Outcome { lost_output, ..outcome });
             }
             let (heard, signaled, ready) = self.next_event(&flows, ended.is_some())?;
             for (flow, _) in flows.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
@@ -225,7 +231,7 @@ impl<'a> Attachment<'a> {
             if heard {
                 match message::receive::<FromMonitor>(&self.control)? {
                     Some((FromMonitor::Ended { code, out_of_memory }, _)) => {
-                        ended = Some(Outcome { code, out_of_memory })
+                        ended = Some(Outcome { code, out_of_memory, lost_output: None })
                     }
                     Some(_) => {}
                     None => return Err(Error::MonitorLost { name: self.name.to_owned() }),

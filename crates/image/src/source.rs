@@ -101,8 +101,12 @@ impl Source {
         }
     }
 
-    /// What an image is called that the source calls only by a tag: the file's name up to its first dot.
+    /// What an image is called that the source calls only by a tag: the file's name up to its first dot. A stream, as
+    /// `/dev/stdin` or `/proc/self/fd/3`, has no name of its own.
     pub(crate) fn base_name(&self) -> Option<String> {
+        if ["/dev", "/proc"].iter().any(|place| self.path().starts_with(place)) {
+            return None;
+        }
         let name = self.path().file_name()?.to_str()?.to_lowercase();
         let name = name.split('.').next()?;
         (name != "-" && !name.is_empty()).then(|| name.to_owned())

@@ -22,7 +22,7 @@ const WIDTH: usize = 110;
 const NAME: usize = 24;
 
 pub fn run(roots: &Roots, arguments: &Arguments) -> Result<ExitCode, Error> {
-    write_out(&page(&engine::anatomy::of(roots, &arguments.container)?));
+    write_out(&page(&engine::anatomy::of(roots, &arguments.container)?))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,5 +1,5 @@
 use engine::Roots;
-use image::{LoadOptions, Store};
+use image::{Digest, LoadOptions, Store};
 
 use crate::error::Error;
 
@@ -36,4 +36,9 @@ impl Unpacking {
 /// The store of a command that has entered a user namespace where one is needed: see `engine::unshared`.
 pub fn store(roots: &Roots) -> Result<Store, Error> {
     Ok(Store::open(&roots.persistent)?)
+}
+
+/// Says how an image that came without a name gets one. Standard output is for data.
+pub fn advise_a_name(id: &Digest) {
+    eprintln!("The image has no name; give it one: coracle tag {} NAME", &id.hex()[..12]);
 }

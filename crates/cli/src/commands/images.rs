@@ -41,15 +41,15 @@ pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
     let lines: Vec<Line> = images.iter().map(|image| Line::of(image, arguments.no_trunc)).collect();
     if let Some(format) = &format {
         for line in &lines {
-            write_out(&format!("{}\n", format.of(&line.json())?));
+            write_out(&format!("{}\n", format.of(&line.json())?))?;
         }
     } else if arguments.quiet {
         let mut before = std::collections::BTreeSet::new();
         for line in lines.iter().filter(|line| before.insert(&line.id)) {
-            write_out(&format!("{}\n", line.id));
+            write_out(&format!("{}\n", line.id))?;
         }
     } else {
-        print(&lines, arguments.digests);
+        print(&lines, arguments.digests)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -96,7 +96,7 @@ impl Line {
     }
 }
 
-fn print(lines: &[Line], digests: bool) {
+fn print(lines: &[Line], digests: bool) -> Result<(), Error> {
     let mut header = vec!["REPOSITORY", "TAG", "DIGEST", "IMAGE ID", "CREATED", "SIZE"];
     let row = |line: &Line| {
         vec![
@@ -113,5 +113,5 @@ fn print(lines: &[Line], digests: bool) {
         header.remove(2);
         rows.iter_mut().for_each(|row| drop(row.remove(2)));
     }
-    table::print(&header, &rows);
+    table::print(&header, &rows)
 }

@@ -35,6 +35,6 @@ pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
         let headline = format!("cannot import \"{}\"", arguments.file.display());
         Error::from(error).doing(headline, archive::CHECK)
     })?;
-    write_out(&format!("{}\n", imported.id));
+    write_out(&format!("{}\n", imported.id))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -44,10 +44,10 @@ pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
     match format {
         Some(format) => {
             for value in &found {
-                write_out(&format!("{}\n", format.of(value)?));
+                write_out(&format!("{}\n", format.of(value)?))?;
             }
         }
-        None => write_out(&format!("{:#}\n", Value::Array(found))),
+        None => write_out(&format!("{:#}\n", Value::Array(found)))?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -30,7 +30,7 @@ pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
             Error::from(error)
                 .doing(format!("cannot signal \"{container}\""), "see all containers: coracle ps -a")
         })?;
-        crate::table::write_out(&format!("{container}\n"));
+        crate::table::write_out(&format!("{container}\n"))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -38,10 +38,11 @@ pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
     };
     for loaded in archive::store(roots)?.load(&source.parse().map_err(failed)?, &options).map_err(failed)? {
         for name in &loaded.names {
-            write_out(&format!("Loaded image: {name}\n"));
+            write_out(&format!("Loaded image: {name}\n"))?;
         }
         if loaded.names.is_empty() {
-            write_out(&format!("Loaded image ID: {}\n", loaded.id));
+            write_out(&format!("Loaded image ID: {}\n", loaded.id))?;
+            archive::advise_a_name(&loaded.id);
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -28,7 +28,8 @@ pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
         false => short(&container.record.id).to_owned(),
     };
     if arguments.quiet {
-        containers.iter().for_each(|container| table::write_out(&format!("{}\n", id(container))));
+        let ids: String = containers.iter().map(|container| format!("{}\n", id(container))).collect();
+        table::write_out(&ids)?;
         return Ok(ExitCode::SUCCESS);
     }
     let now = runtime::state::now();
@@ -44,7 +45,7 @@ pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
         ]
     };
     let rows: Vec<Vec<String>> = containers.iter().map(row).collect();
-    table::print(&["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "NAMES"], &rows);
+    table::print(&["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "NAMES"], &rows)?;
     Ok(ExitCode::SUCCESS)
 }
 

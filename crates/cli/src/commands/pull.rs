@@ -31,8 +31,11 @@ pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
     let options = arguments.unpacking.options()?;
     for loaded in archive::store(roots)?.load(&source, &options).map_err(failed)? {
         match loaded.names.first() {
-            Some(name) => write_out(&format!("{name}\n")),
-            None => write_out(&format!("{}\n", loaded.id)),
+            Some(name) => write_out(&format!("{name}\n"))?,
+            None => {
+                write_out(&format!("{}\n", loaded.id))?;
+                archive::advise_a_name(&loaded.id);
+            }
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -32,8 +32,8 @@ pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
         })?;
         for removed in removed {
             match removed {
-                Removed::Untagged(name) => write_out(&format!("Untagged: {name}\n")),
-                Removed::Deleted(id) => write_out(&format!("Deleted: {id}\n")),
+                Removed::Untagged(name) => write_out(&format!("Untagged: {name}\n"))?,
+                Removed::Deleted(id) => write_out(&format!("Deleted: {id}\n"))?,
             }
         }
     }

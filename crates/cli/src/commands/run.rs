@@ -36,6 +36,10 @@ pub fn run(roots: &Roots, arguments: &Arguments) -> Result<ExitCode, Error> {
     if outcome.out_of_memory {
         out_of_memory(arguments).print();
     }
+    if let Some(errno) = outcome.lost_output {
+        let cause = std::io::Error::from(errno).to_string();
+        Error::lost_output("not all output of the container could be passed on", cause).print();
+    }
     Ok(ExitCode::from(outcome.code as u8))
 }
 

@@ -385,3 +385,37 @@ fn this_machine_composed_on_a_full_disk_leaves_nothing() {
         ls root/image/staging; ls root/image/host 2>/dev/null || true; exit $code"#;
     three_lines(&in_own_mounts(&coracle, script), 125, &["cannot run", "No space left", "free"]);
 }
+
+#[test]
+fn lost_output_is_no_success() {
+    let coracle = Coracle::with_busybox();
+    let into = |file: &str, args: &[&str]| -> Ran {
+        let file = std::fs::OpenOptions::new().write(true).open(file).unwrap();
+        coracle.command(args).stdout(file).output().unwrap().into()
+    };
+    for args in [
+        &["images"][..],
+        &["images", "-q"],
+        &["ps"],
+        &["inspect", "busybox"],
+        &["--help"],
+        &["run", "--help"],
+        &["--version"],
+    ] {
+        let words = ["cannot write to standard output", "No space left", "free space"];
+        three_lines(&into("/dev/full", args), 1, &words);
+        assert_eq!(into("/dev/null", args).code, 0, "{args:?}");
+    }
+    // The container's program is told by a closed pipe; its exit code is its own.
+    let words = ["not all output", "No space left", "free space"];
+    three_lines(&into("/dev/full", &["run", "--rm", "busybox", "echo", "hi"]), 0, &words);
+    three_lines(&into("/dev/full", &["run", "--rm", "busybox", "sh", "-c", "echo hi; exit 3"]), 3, &words);
+    // Who has read enough does not want to hear of it.
+    let yes = ["run", "--rm", "busybox", "sh", "-c", "yes 2>/dev/null"];
+    for args in [&["images"][..], &["--help"], &yes] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ran: Ran = coracle.command(args).stdout(writer).output().unwrap().into();
+        assert_eq!(ran.err, "", "{args:?}");
+    }
+}

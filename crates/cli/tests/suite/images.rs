@@ -192,3 +192,46 @@ fn the_help_is_as_kept() {
     }
     assert_eq!(help, include_str!("../golden/images-help.txt"), "CORACLE_UPDATE_GOLDEN=1 keeps the new one");
 }
+
+#[test]
+fn an_image_without_a_name_is_said_to_have_none() {
+    let coracle = Coracle::with_busybox();
+    // The store is an OCI layout whose index calls nothing by a name when the image has none.
+    let layout = coracle.root().join("image");
+    let index = layout.join("index.json");
+    let text = std::fs::read_to_string(&index).unwrap();
+    let mut index_json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let entry = &mut index_json["manifests"][0];
+    let archive = coracle.directory().join("archive.tar");
+    let pack = || {
+        let mut tar = std::process::Command::new("tar");
+        tar.arg("-C").arg(&layout).arg("-cf").arg(&archive).args(["oci-layout", "index.json", "blobs"]);
+        assert!(tar.status().unwrap().success());
+    };
+    let read = |args: &[&str]| -> Ran {
+        let other = Coracle::new();
+        let file = std::fs::File::open(&archive).unwrap();
+        other.command(args).stdin(Stdio::from(file)).output().unwrap().into()
+    };
+    entry["annotations"] = serde_json::json!({});
+    std::fs::write(&index, index_json.to_string()).unwrap();
+    pack();
+    let file = archive.display().to_string();
+    for args in [&["load"][..], &["load", &file], &["pull", &format!("oci-archive:{file}")]] {
+        let ran = read(args);
+        let id = ran.out.trim().rsplit("sha256:").next().unwrap()[..12].to_owned();
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert!(ran.err.contains(&format!("coracle tag {id} NAME")), "{args:?}: {ran:?}");
+        assert_eq!(ran.out.lines().count(), 1, "{ran:?}");
+    }
+    // A tag alone takes the file's name, but a stream has none.
+    index_json["manifests"][0]["annotations"] =
+        serde_json::json!({ "org.opencontainers.image.ref.name": "1" });
+    std::fs::write(&index, index_json.to_string()).unwrap();
+    pack();
+    assert_eq!(read(&["load", &file]).out, "Loaded image: archive:1\n");
+    for args in [&["pull", "oci-archive:/dev/stdin"], &["pull", "oci-archive:/proc/self/fd/0"]] {
+        let ran = read(args);
+        assert!(ran.out.starts_with("sha256:") && ran.err.contains("NAME"), "{args:?}: {ran:?}");
+    }
+}
