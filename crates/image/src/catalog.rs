@@ -367,6 +367,9 @@ impl Store {
 
     /// The error for a name that means nothing, with up to three names that are like it.
     fn unknown(&self, name: &str) -> Result<Error> {
+        if let Some(owner) = self.owner_of(name)? {
+            return Ok(Error::DigestOfAnother { name: name.to_owned(), owner });
+        }
         let mut names: Vec<(usize, String)> = Vec::new();
         let known = self.reference_records()?.into_iter().map(|record| shown(&record.reference));
         for known in known.chain([host::NAME.to_owned()]) {
@@ -379,7 +382,23 @@ impl Store {
         }
         names.sort();
         let nearest = names.into_iter().take(3).map(|(_, name)| name).collect();
-        Ok(Error::UnknownImage { name: name.chars().take(300).collect(), nearest })
+        Ok(Error::UnknownImage { name: name.to_owned(), nearest })
+    }
+
+    /// Whose manifest or index a digest is: a digest alone, or behind a name that does not have it.
+    fn owner_of(&self, text: &str) -> Result<Option<String>> {
+        let digest = text.rsplit('@').next().unwrap_or(text);
+        let digest = if digest.contains(':') { digest.to_owned() } else { format!("sha256:{digest}") };
+        let Ok(digest) = digest.parse::<Digest>() else { return Ok(None) };
+        let records = self.reference_records()?;
+        if let Some(record) = records.iter().find(|record| record.target.digest == digest) {
+            return Ok(Some(shown(&record.reference)));
+        }
+        let images = self.image_records()?;
+        let has = |image: &&ImageRecord| image.manifest.digest == digest || image.id == digest;
+        let Some(image) = images.iter().find(has) else { return Ok(None) };
+        let name = self.names_of(image.id)?.first().map(Reference::to_string);
+        Ok(Some(name.unwrap_or_else(|| image.id.to_string())))
     }
 }
 

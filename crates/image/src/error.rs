@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use crate::digest::Digest;
 use crate::oci::Platform;
+use crate::reference::Reference;
 use crate::tar;
 
 /// The result of a call of this crate.
@@ -22,13 +23,13 @@ pub enum Error {
     #[error(transparent)]
     File(#[from] io::Error),
     /// Not a digest.
-    #[error("{text:?} is not a digest (sha256: and 64 hexadecimal digits)")]
+    #[error("{:?} is not a digest (sha256: and 64 hexadecimal digits)", shortened(.text))]
     BadDigest {
         /// What was given.
         text: String,
     },
     /// Not a name of an image.
-    #[error("{text:?} is not a name of an image: {reason}")]
+    #[error("{:?} is not a name of an image: {reason}", shortened(.text))]
     BadReference {
         /// What was given.
         text: String,
@@ -186,7 +187,7 @@ pub enum Error {
         limit: u64,
     },
     /// No such image.
-    #[error("no image named {name:?}{}", there_is(.nearest))]
+    #[error("no image named {:?}{}", shortened(.name), there_is(.nearest))]
     UnknownImage {
         /// What was asked for.
         name: String,
@@ -210,6 +211,32 @@ pub enum Error {
         wanted: Platform,
         /// The platforms it is here for.
         available: Vec<String>,
+    },
+    /// The source has images, but none for the platform.
+    #[error("{source_name} has no image for {wanted}, only for: {}", list(.available))]
+    PlatformNotInSource {
+        /// The source as the user named it.
+        source_name: String,
+        /// The platform asked for.
+        wanted: Platform,
+        /// The platforms it has images for.
+        available: Vec<String>,
+    },
+    /// The built-in image is of this machine's platform only.
+    #[error("the built-in image host is this machine, which is {host}, not {wanted}")]
+    PlatformOfHost {
+        /// The platform asked for.
+        wanted: Platform,
+        /// This machine's.
+        host: Platform,
+    },
+    /// A digest was given that an image of another name has.
+    #[error("no image named {:?}; that digest is of {owner}", shortened(.name))]
+    DigestOfAnother {
+        /// What was asked for.
+        name: String,
+        /// The name of the image that has the digest, or its id.
+        owner: String,
     },
     /// A container uses the image.
     #[error("image {name} is used by a container")]
@@ -255,6 +282,9 @@ impl Error {
     /// What to do about it, where there is something: one sentence.
     pub fn advice(&self) -> Option<String> {
         let text = match self {
+            Error::System(error) if error.errno() == Errno::ROFS => WRITABLE.to_owned(),
+            Error::Entry { errno: Errno::ROFS, .. } => WRITABLE.to_owned(),
+            Error::File(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => WRITABLE.to_owned(),
             Error::System(error) if is_full(error.errno()) => {
                 format!("free space on the file system of {}, then try again; nothing was left behind", error.object())
             }
@@ -280,13 +310,45 @@ impl Error {
                 "give a file made by `docker save`, `podman save` or `skopeo copy`, or use `import` for a root file system"
                     .to_owned()
             }
-            Error::TooLarge { .. } => "if you trust the image, raise the limit: --max-size, --max-entries".to_owned(),
-            Error::UnknownImage { nearest, .. } if nearest.is_empty() => {
-                "`coracle images` lists the images that are here; `coracle load` adds one".to_owned()
+            Error::BadJson { .. }
+            | Error::BadManifest { .. }
+            | Error::BadConfig { .. }
+            | Error::DocumentTooLong { .. }
+            | Error::Refused { .. } => {
+                "have the image written anew by `docker save`, `podman save` or `skopeo copy`, or do without it".to_owned()
             }
+            Error::TagMissing { available, .. } => match &available[..] {
+                [] => "leave the tag out".to_owned(),
+                [first, ..] => format!("give one of those, for example {first}, or leave the tag out for all"),
+            },
+            Error::BadDigest { .. } => {
+                "give a whole digest as `coracle images --digests` shows it, or a name or id".to_owned()
+            }
+            Error::BadPlatform { .. } => "write os/architecture, for example linux/arm64".to_owned(),
+            Error::BadChange { .. } => {
+                "write instructions as in a Dockerfile: -c 'CMD [\"/bin/sh\"]' -c 'ENV A=1'".to_owned()
+            }
+            Error::BadReference { text, .. } => match not_a_name(text) {
+                Some(advice) => advice,
+                None => "a name is like app, user/app:1.0, host.example:5000/app:1.0 or app@sha256:DIGEST".to_owned(),
+            },
+            Error::DigestOfAnother { owner, .. } => format!("use its own name: {owner}"),
+            Error::TooLarge { .. } => "if you trust the image, raise the limit: --max-size, --max-entries".to_owned(),
+            Error::UnknownImage { name, nearest } if nearest.is_empty() => not_a_name(name).unwrap_or_else(|| {
+                "`coracle images` lists the images that are here; `coracle load` adds one".to_owned()
+            }),
             Error::UnknownImage { nearest, .. } => format!("did you mean {}?", nearest[0]),
             Error::AmbiguousId { .. } => "give more digits of the id".to_owned(),
-            Error::PlatformMissing { .. } => "load the image again with --platform".to_owned(),
+            Error::PlatformMissing { wanted, .. } => {
+                format!("leave --platform out, or load the image for it too: coracle load --platform {wanted}")
+            }
+            Error::PlatformNotInSource { available, .. } => match &available[..] {
+                [] => "leave --platform out".to_owned(),
+                [first, ..] => format!("choose one that it has, for example --platform {first}"),
+            },
+            Error::PlatformOfHost { .. } => {
+                "leave --platform out, or load an image for that platform".to_owned()
+            }
             Error::InUse { .. } => "remove the container first".to_owned(),
             Error::BuiltIn { .. } => "nothing needs to be done: it takes no room worth freeing".to_owned(),
             Error::SeveralNames { .. } => "remove them one by one, or all with --force".to_owned(),
@@ -294,6 +356,43 @@ impl Error {
             _ => return None,
         };
         Some(text)
+    }
+}
+
+/// What to do where the store is on a file system that is read only.
+const WRITABLE: &str = "keep images and containers where they can be written: --root DIR";
+
+/// What to do with a text that was given for an image's name and is something else.
+fn not_a_name(text: &str) -> Option<String> {
+    // What is longer is no name of a file either.
+    if text.len() > 4096 {
+        return None;
+    }
+    let is_archive = [".tar", ".tar.gz", ".tgz", ".tar.zst"].iter().any(|end| text.ends_with(end));
+    let advice = if let Some(name) = text.strip_prefix("docker://") {
+        format!(
+            "bring it as a file: skopeo copy docker://{name} oci-archive:image.tar, then coracle pull oci-archive:image.tar"
+        )
+    } else if ["oci:", "oci-archive:", "docker-archive:"].iter().any(|kind| text.starts_with(kind)) {
+        format!("load it first, then use the name that is printed: coracle pull {text}")
+    } else if ["/", "./", "../"].iter().any(|begin| text.starts_with(begin)) || is_archive {
+        format!("load a file first, then use the name that is printed: coracle load -i {text}")
+    } else if let Some(name) = text.strip_suffix(':').filter(|name| name.parse::<Reference>().is_ok()) {
+        format!("write a tag behind the colon, or leave it out: {name}")
+    } else if text.to_lowercase() != text && text.to_lowercase().parse::<Reference>().is_ok() {
+        format!("write it in lower case: {}", text.to_lowercase())
+    } else {
+        return None;
+    };
+    Some(advice)
+}
+
+/// A text that somebody typed, in a message: all of it, unless it is longer than any line.
+pub fn shortened(text: &str) -> String {
+    const LONGEST: usize = 100;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}… ({} characters)", &text[..end], text.chars().count()),
+        None => text.to_owned(),
     }
 }
 

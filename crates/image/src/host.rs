@@ -157,8 +157,7 @@ impl Store {
     pub(crate) fn host_image(&self, platform: Option<&Platform>) -> Result<Image> {
         let host = Platform::host();
         if let Some(wanted) = platform.filter(|wanted| !wanted.accepts(&host)) {
-            let available = vec![host.to_string()];
-            return Err(Error::PlatformMissing { name: NAME.to_owned(), wanted: wanted.clone(), available });
+            return Err(Error::PlatformOfHost { wanted: wanted.clone(), host });
         }
         let current = self.current_host(Path::new("/"))?;
         let graft = |name: &String| {

@@ -118,7 +118,8 @@ impl fmt::Display for Platform {
 impl FromStr for Platform {
     type Err = Error;
 
-    /// Reads `os/arch[/variant]`, or an architecture alone, which means Linux.
+    /// Reads `os/arch[/variant]`, an architecture alone, which means Linux, or `linux` alone, which means this
+    /// machine's architecture.
     fn from_str(text: &str) -> Result<Self> {
         let bad = || Error::BadPlatform { text: text.to_owned() };
         let parts: Vec<&str> = text.split('/').collect();
@@ -130,6 +131,7 @@ impl FromStr for Platform {
             return Err(bad());
         }
         let (os, architecture, variant) = match parts[..] {
+            ["linux"] => return Ok(Self { variant: None, ..Self::host() }),
             [architecture] => ("linux", architecture, None),
             [os, architecture] => (os, architecture, None),
             [os, architecture, variant] => (os, architecture, Some(variant)),

@@ -61,7 +61,10 @@ fn oci_plans(origin: &Origin, source: &Source, options: &LoadOptions) -> Result<
         return Err(origin.no_image("its index.json is not an index"));
     };
     if let Some(tag) = source.tag() {
-        let available = entries.iter().flat_map(|entry| names_of(entry).map(str::to_owned)).collect();
+        let mut available: Vec<String> =
+            entries.iter().flat_map(|entry| names_of(entry).map(str::to_owned)).collect();
+        // Both annotations may say the same.
+        available.dedup();
         entries.retain(|entry| names_of(entry).any(|name| name == tag));
         if entries.is_empty() {
             let (source_name, tag) = (origin.name.clone(), tag.to_owned());
@@ -127,7 +130,11 @@ fn choose(
             let platforms = manifests.iter().filter_map(|entry| entry.platform.as_ref());
             let available =
                 platforms.filter(|platform| platform.os != "unknown").map(Platform::to_string).collect();
-            Err(Error::PlatformMissing { name: origin.name.clone(), wanted: wanted.clone(), available })
+            Err(Error::PlatformNotInSource {
+                source_name: origin.name.clone(),
+                wanted: wanted.clone(),
+                available,
+            })
         }
     }
 }
@@ -224,7 +231,11 @@ pub(crate) fn plan(
         && !wanted.accepts(&config.platform())
     {
         let available = vec![config.platform().to_string()];
-        return Err(Error::PlatformMissing { name: name.to_owned(), wanted: wanted.clone(), available });
+        return Err(Error::PlatformNotInSource {
+            source_name: name.to_owned(),
+            wanted: wanted.clone(),
+            available,
+        });
     }
     Ok(Plan {
         names: Vec::new(),

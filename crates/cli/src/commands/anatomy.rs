@@ -22,7 +22,11 @@ const WIDTH: usize = 110;
 const NAME: usize = 24;
 
 pub fn run(roots: &Roots, arguments: &Arguments) -> Result<ExitCode, Error> {
-    write_out(&page(&engine::anatomy::of(roots, &arguments.container)?))?;
+    let anatomy = engine::anatomy::of(roots, &arguments.container).map_err(|error| {
+        let headline = format!("cannot show what \"{}\" is made of", image::shortened(&arguments.container));
+        Error::from(error).doing(headline, "see which containers run: coracle ps")
+    })?;
+    write_out(&page(&anatomy))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -6,6 +6,9 @@ use crate::error::Error;
 /// What to do about a source that cannot be read.
 pub const CHECK: &str = "check that the path is right and that this user may read it";
 
+/// What to do about the store's own files where nothing better is known.
+pub const DIRECTORIES: &str = "see that this user may use coracle's directories, or name others: --root DIR";
+
 /// What may be said of an archive that is unpacked
 #[derive(Debug, clap::Args)]
 pub struct Unpacking {
@@ -23,7 +26,8 @@ pub struct Unpacking {
 impl Unpacking {
     /// What was typed, as the store takes it.
     pub fn options(&self) -> Result<LoadOptions, Error> {
-        let platform = self.platform.as_deref().map(str::parse).transpose()?;
+        let platform = self.platform.as_deref().map(engine::options::platform).transpose();
+        let platform = platform.map_err(engine::Error::from)?;
         let mut options = LoadOptions { platform, ..LoadOptions::default() };
         if let Some(size) = &self.max_size {
             options.limits.bytes = engine::options::bytes("--max-size", size).map_err(engine::Error::from)?;
@@ -35,7 +39,8 @@ impl Unpacking {
 
 /// The store of a command that has entered a user namespace where one is needed: see `engine::unshared`.
 pub fn store(roots: &Roots) -> Result<Store, Error> {
-    Ok(Store::open(&roots.persistent)?)
+    Store::open(&roots.persistent)
+        .map_err(|error| Error::from(error).doing("cannot use the images that are here", DIRECTORIES))
 }
 
 /// Says how an image that came without a name gets one. Standard output is for data.

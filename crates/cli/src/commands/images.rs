@@ -1,9 +1,10 @@
 use std::process::ExitCode;
 
 use engine::Roots;
-use image::{Reference, Summary};
+use image::{Reference, Summary, shortened};
 use serde_json::json;
 
+use crate::commands::archive;
 use crate::error::Error;
 use crate::format::Format;
 use crate::table::{self, write_out};
@@ -32,9 +33,19 @@ pub struct Arguments {
 
 pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
     let format = arguments.format.as_deref().map(Format::parse).transpose()?;
-    let mut images = engine::unshared::open_store(roots)?.images()?;
+    let failed = |error: Error| error.doing("cannot list the images", archive::DIRECTORIES);
+    let store = engine::unshared::open_store(roots).map_err(|error| failed(error.into()))?;
+    let mut images = store.images().map_err(|error| failed(error.into()))?;
     if let Some(name) = &arguments.name {
-        let name: Reference = name.parse()?;
+        let headline = || format!("cannot list the images named \"{}\"", shortened(name));
+        if name.contains(['*', '?', '[']) {
+            let cause = "this version of coracle reads no patterns".to_owned();
+            let advice = "choose from the list: coracle images | grep WORD".to_owned();
+            return Err(Error::new(headline(), Some(cause), Some(advice)));
+        }
+        let name: Reference = name
+            .parse()
+            .map_err(|error: image::Error| Error::from(error).doing(headline(), archive::DIRECTORIES))?;
         let is_tag = |image: &Summary| name.tag().is_none_or(|tag| image.tag.as_deref() == Some(tag));
         images.retain(|image| image.repository.as_deref() == Some(name.repository()) && is_tag(image));
     }

@@ -2,6 +2,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use engine::Roots;
+use image::shortened;
 
 use crate::commands::archive;
 use crate::error::Error;
@@ -28,13 +29,24 @@ pub struct Arguments {
 
 pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
     let mut options = arguments.unpacking.options()?;
-    options.name = arguments.name.as_deref().map(str::parse).transpose()?;
+    let file = arguments.file.display().to_string();
+    let headline = format!("cannot import \"{}\"", shortened(&file));
+    if file.starts_with("http://") || file.starts_with("https://") {
+        let cause = "this version of coracle does not fetch files".to_owned();
+        let advice = format!("fetch it yourself: curl -fL {file} | coracle import - NAME");
+        return Err(Error::new(headline, Some(cause), Some(advice)));
+    }
+    if arguments.file.is_dir() {
+        let advice = format!(
+            "pack it: tar -C {file} -c . | coracle import - NAME, or run it as it is: coracle run --rootfs {file}"
+        );
+        return Err(Error::new(headline, Some("it is a directory".to_owned()), Some(advice)));
+    }
+    let failed = |error: image::Error| Error::from(error).doing(&headline, archive::CHECK);
+    options.name = arguments.name.as_deref().map(str::parse).transpose().map_err(failed)?;
     options.message = arguments.message;
     let imported = archive::store(roots)?.import(&arguments.file, &arguments.changes, &options);
-    let imported = imported.map_err(|error| {
-        let headline = format!("cannot import \"{}\"", arguments.file.display());
-        Error::from(error).doing(headline, archive::CHECK)
-    })?;
+    let imported = imported.map_err(failed)?;
     write_out(&format!("{}\n", imported.id))?;
     Ok(ExitCode::SUCCESS)
 }

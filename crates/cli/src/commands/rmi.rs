@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use engine::Roots;
-use image::{Digest, Removed};
+use image::{Digest, Removed, shortened};
 
 use crate::commands::archive;
 use crate::error::Error;
@@ -22,14 +22,12 @@ pub struct Arguments {
 pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
     let store = archive::store(roots)?;
     for image in &arguments.images {
-        let in_use = engine::container::images_in_use(roots)?;
+        let failed = |error: Error| {
+            error.doing(format!("cannot remove image \"{}\"", shortened(image)), archive::DIRECTORIES)
+        };
+        let in_use = engine::container::images_in_use(roots).map_err(|error| failed(error.into()))?;
         let in_use: BTreeSet<Digest> = in_use.iter().filter_map(|id| id.parse().ok()).collect();
-        let removed = store.remove(image, arguments.force, &in_use).map_err(|error| {
-            Error::from(error).doing(
-                format!("cannot remove image \"{image}\""),
-                "see the images that are here: coracle images",
-            )
-        })?;
+        let removed = store.remove(image, arguments.force, &in_use).map_err(|error| failed(error.into()))?;
         for removed in removed {
             match removed {
                 Removed::Untagged(name) => write_out(&format!("Untagged: {name}\n"))?,

@@ -1,7 +1,9 @@
 use std::process::ExitCode;
 
 use engine::Roots;
+use image::shortened;
 
+use crate::commands::archive;
 use crate::error::Error;
 
 /// Give an image another name
@@ -16,12 +18,13 @@ pub struct Arguments {
 }
 
 pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
-    let store = engine::unshared::open_store(roots)?;
     let Arguments { source, target } = &arguments;
+    let failed = |error: Error| {
+        let headline = format!("cannot name \"{}\" \"{}\"", shortened(source), shortened(target));
+        error.doing(headline, archive::DIRECTORIES)
+    };
+    let store = engine::unshared::open_store(roots).map_err(|error| failed(error.into()))?;
     let tagged = target.parse().and_then(|name| store.tag(source, &name));
-    tagged.map_err(|error| {
-        let accepted = "a name is like app, user/app:1.0 or host.example:5000/app:1.0";
-        Error::from(error).doing(format!("cannot name \"{source}\" \"{target}\""), accepted)
-    })?;
+    tagged.map_err(|error| failed(error.into()))?;
     Ok(ExitCode::SUCCESS)
 }

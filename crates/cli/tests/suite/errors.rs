@@ -419,3 +419,99 @@ fn lost_output_is_no_success() {
         assert_eq!(ran.err, "", "{args:?}");
     }
 }
+
+#[test]
+fn what_is_no_image_name_is_met_with_the_way_to_one() {
+    let coracle = Coracle::with_busybox();
+    let digest = coracle.ok(&["images", "--format", "{{.Digest}}"]).trim().to_owned();
+    let foreign = format!("foo@{digest}");
+    for (name, words) in [
+        ("BUSYBOX", &["is not a name", "in lower case: busybox"][..]),
+        ("Busybox", &["is not a name", "in lower case: busybox"]),
+        ("oci-archive:x.tar", &["oci-archive:x.tar", "load it first", "coracle pull oci-archive:x.tar"]),
+        ("oci-archive:/x.tar", &["is not a name", "coracle pull oci-archive:/x.tar"]),
+        ("./x", &["is not a name", "coracle load -i ./x"]),
+        ("/path.tar", &["is not a name", "coracle load -i /path.tar"]),
+        ("image.tar", &["no image named", "coracle load -i image.tar"]),
+        ("docker://busybox", &["is not a name", "skopeo copy docker://busybox", "coracle pull"]),
+        ("", &["is not a name", "a name is like"]),
+        ("busybox:", &["is not a name", "leave it out: busybox"]),
+        ("busybox@sha256:abc", &["is not a digest", "coracle images --digests"]),
+        (&foreign, &["that digest is of busybox:latest", "its own name: busybox:latest"]),
+        (&digest, &["that digest is of busybox:latest", "its own name: busybox:latest"]),
+    ] {
+        let ran = coracle.run(&["run", "--rm", name]);
+        let mut all = vec!["cannot run"];
+        all.extend(words);
+        three_lines(&ran, 125, &all);
+        assert!(!ran.err.contains("--explain"), "{name}: {}", ran.err);
+    }
+    // Nobody reads a line of thousands of characters.
+    let long = "x".repeat(5000);
+    for args in [&["run", &long][..], &["rmi", &long], &["tag", &long, &long], &["inspect", &long]] {
+        let ran = coracle.run(args);
+        assert!(ran.err.contains("(5000 characters)") && ran.err.len() < 1000, "{}: {}", args[0], ran.err);
+    }
+    coracle.assert_nothing_left();
+}
+
+#[test]
+fn advice_about_images_can_be_followed() {
+    let coracle = Coracle::with_busybox();
+    let layout = format!("oci:{}", coracle.root().join("image").display());
+    let platform = |args: &[&str]| coracle.run(&[args, &["--platform", "linux/s390x"]].concat());
+    let directory = coracle.directory().display().to_string();
+    let docker = format!("docker-archive:{}", fixture("busybox.docker.tar").display());
+    let cases: &[(&[&str], &[&str])] = &[
+        (&["pull", &format!("{layout}:nope")], &["cannot pull", "nope", "busybox", "give one of those"]),
+        (&["import", "-c", "RUN ls", "-"], &["cannot import", "RUN ls", "as in a Dockerfile"]),
+        (&["import", "http://x/y"], &["cannot import", "does not fetch", "curl -fL http://x/y"]),
+        (&["import", &directory], &["cannot import", "a directory", "tar -C", "--rootfs"]),
+        (&["import", "-", "Imp:4"], &["cannot import", "is not a name", "in lower case: imp:4"]),
+        (&["images", "busy*"], &["cannot list", "patterns", "grep"]),
+        (&["images", "Busybox"], &["cannot list", "is not a name", "in lower case: busybox"]),
+        (&["anatomy", "nope"], &["cannot show", "no container \"nope\"", "coracle ps"]),
+        (&["load", "--platform", "a/b/c/d", &docker], &["a/b/c/d", "os/architecture"]),
+    ];
+    for (args, words) in cases {
+        three_lines(&coracle.run(args), 1, words);
+    }
+    three_lines(
+        &platform(&["pull", &layout]),
+        1,
+        &["cannot pull", "linux/s390x", "choose one", "--platform linux/"],
+    );
+    three_lines(&platform(&["load", &docker]), 1, &["cannot load", "linux/s390x", "choose one"]);
+    let host = coracle.run(&["run", "--platform", "linux/s390x", "host"]);
+    three_lines(&host, 125, &["cannot run", "this machine", "leave --platform out"]);
+    // docker: this machine's architecture.
+    coracle.ok(&["run", "--rm", "--platform", "linux", "busybox", "true"]);
+}
+
+#[test]
+fn images_on_a_file_system_that_is_read_only_are_said_so() {
+    if !is_root() {
+        println!(
+            "SKIP: errors::images_on_a_file_system_that_is_read_only_are_said_so: needs root for a mount"
+        );
+        return;
+    }
+    let coracle = Coracle::new();
+    let read_only = |command: &str| {
+        let script = format!(
+            r#"mount -t tmpfs tmpfs "$PWD"; cd "$PWD"; run() {{ "$coracle" --root "$PWD/r" --state /run/x-$$ "$@"; }}
+            coracle=$1; run load "docker-archive:$2" >/dev/null; mount -o remount,ro "$PWD"
+            code=0; {command} || code=$?; rmdir /run/x-$$; exit $code"#
+        );
+        in_own_mounts(&coracle, &script)
+    };
+    for (command, code, headline) in [
+        ("run load \"docker-archive:$2\"", 1, "cannot load images"),
+        ("run rmi busybox", 1, "cannot remove image"),
+        ("run tag busybox other", 1, "cannot name"),
+        ("run import \"$2\" other", 1, "cannot import"),
+        ("run run --rm busybox true", 125, "cannot run"),
+    ] {
+        three_lines(&read_only(command), code, &[headline, "Read-only file system", "--root DIR"]);
+    }
+}
