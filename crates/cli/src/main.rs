@@ -154,11 +154,12 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     let variable = |name: &str| std::env::var(name).ok();
-    let roots = Roots::choose(arguments.root, arguments.state, variable)?;
-    roots.make().map_err(|error| {
+    let cannot_use = |error: engine::Error| {
         Error::from(error)
             .doing("cannot use coracle's directories", "name others: --root DIR and --state DIR")
-    })?;
+    };
+    let roots = Roots::choose(arguments.root, arguments.state, variable).map_err(cannot_use)?;
+    roots.make().map_err(cannot_use)?;
     let done = match arguments.command {
         Command::Anatomy(arguments) => commands::anatomy::run(&roots, &arguments),
         Command::Images(arguments) => commands::images::run(&roots, arguments),

@@ -218,7 +218,7 @@ pub enum Error {
         /// The source as the user named it.
         source_name: String,
         /// The platform asked for.
-        wanted: Platform,
+        wanted: String,
         /// The platforms it has images for.
         available: Vec<String>,
     },
@@ -226,9 +226,9 @@ pub enum Error {
     #[error("the built-in image host is this machine, which is {host}, not {wanted}")]
     PlatformOfHost {
         /// The platform asked for.
-        wanted: Platform,
+        wanted: String,
         /// This machine's.
-        host: Platform,
+        host: String,
     },
     /// A digest was given that an image of another name has.
     #[error("no image named {:?}; that digest is of {owner}", shortened(.name))]

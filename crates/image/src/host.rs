@@ -157,7 +157,7 @@ impl Store {
     pub(crate) fn host_image(&self, platform: Option<&Platform>) -> Result<Image> {
         let host = Platform::host();
         if let Some(wanted) = platform.filter(|wanted| !wanted.accepts(&host)) {
-            return Err(Error::PlatformOfHost { wanted: wanted.clone(), host });
+            return Err(Error::PlatformOfHost { wanted: wanted.to_string(), host: host.to_string() });
         }
         let current = self.current_host(Path::new("/"))?;
         let graft = |name: &String| {

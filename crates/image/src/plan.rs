@@ -132,7 +132,7 @@ fn choose(
                 platforms.filter(|platform| platform.os != "unknown").map(Platform::to_string).collect();
             Err(Error::PlatformNotInSource {
                 source_name: origin.name.clone(),
-                wanted: wanted.clone(),
+                wanted: wanted.to_string(),
                 available,
             })
         }
@@ -233,7 +233,7 @@ pub(crate) fn plan(
         let available = vec![config.platform().to_string()];
         return Err(Error::PlatformNotInSource {
             source_name: name.to_owned(),
-            wanted: wanted.clone(),
+            wanted: wanted.to_string(),
             available,
         });
     }

@@ -515,3 +515,39 @@ fn images_on_a_file_system_that_is_read_only_are_said_so() {
         three_lines(&read_only(command), code, &[headline, "Read-only file system", "--root DIR"]);
     }
 }
+
+#[test]
+fn naming_on_a_full_disk_is_said() {
+    if !is_root() {
+        println!("SKIP: errors::naming_on_a_full_disk_is_said: needs root for a small disk");
+        return;
+    }
+    let coracle = Coracle::new();
+    let full = |command: &str| {
+        let script = format!(
+            r#"mount -t tmpfs -o size=8m,nr_inodes=2000 tmpfs "$PWD"; cd "$PWD"
+            run() {{ "$coracle" --root "$PWD/root" --state /tmp "$@"; }}
+            coracle=$1; run load "docker-archive:$2" >/dev/null; cat /dev/zero > fill 2>/dev/null || true
+            code=0; {command} || code=$?; ls root/image/staging; test ! -e root/image/.index.json; exit $code"#
+        );
+        in_own_mounts(&coracle, &script)
+    };
+    three_lines(&full("run tag busybox other"), 1, &["cannot name", "No space left", "free space"]);
+    three_lines(&full("run import \"$2\" other"), 1, &["cannot import", "No space left", "free space"]);
+    // Not even a directory more.
+    let none = "mkdir $(seq 3000) 2>/dev/null || true; run tag busybox other";
+    three_lines(&full(none), 1, &["cannot name", "No space left", "free space"]);
+}
+
+#[test]
+fn an_environment_without_a_home_is_said() {
+    if is_root() {
+        println!(
+            "SKIP: errors::an_environment_without_a_home_is_said: root's directories do not depend on it"
+        );
+        return;
+    }
+    let mut command = Command::new(binaries().join("coracle"));
+    command.arg("ps").env_remove("HOME").env_remove("XDG_DATA_HOME").env_remove("CORACLE_ROOT");
+    three_lines(&command.output().unwrap().into(), 125, &["coracle's directories", "$HOME", "--root DIR"]);
+}
