@@ -255,6 +255,34 @@ fn a_full_disk_is_said_and_nothing_is_left() {
     three_lines(&Ran { err: error.to_owned(), ..ran }, 125, &["cannot run", "No space left", "free"]);
 }
 
+/// Room for nothing, for one file, for two and so on, until there is enough.
+#[test]
+fn a_disk_that_fills_at_any_step_of_run_is_said_and_nothing_is_left() {
+    if !is_root() {
+        println!(
+            "SKIP: errors::a_disk_that_fills_at_any_step_of_run_is_said_and_nothing_is_left: needs root for a small disk"
+        );
+        return;
+    }
+    let coracle = Coracle::new();
+    let script = "mount -t tmpfs -o size=10m tmpfs \"$PWD\"; cd \"$PWD\"
+        \"$1\" --root r --state s load \"$2\" > /dev/null
+        head -c 20M /dev/zero > fill 2> /dev/null || true
+        for step in $(seq 40); do
+            code=0; \"$1\" --root r --state s run --rm busybox echo hello 2> /dev/shm/$$ || code=$?
+            echo \"$code $(ls r/containers r/names s r/image/staging | grep -vc ':$\\|^$') $(grep -c 'No space left' /dev/shm/$$)\"
+            truncate -s -4096 fill
+        done
+        rm /dev/shm/$$";
+    let ran = in_own_mounts(&coracle, script);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let ended = |code: &str| ran.out.lines().filter(|line| line.starts_with(code)).count();
+    let (failed, succeeded) = (ended("125 0 1"), ended("0 0 0"));
+    assert_eq!(failed + succeeded, 40, "exit code, files left, reason told: {ran:?}");
+    assert_eq!(ran.out.lines().filter(|line| *line == "hello").count(), succeeded, "{ran:?}");
+    assert!(failed >= 5 && succeeded >= 1, "{failed} steps failed, {succeeded} did not");
+}
+
 #[test]
 fn a_place_that_cannot_be_written_is_said() {
     let coracle = Coracle::new();
