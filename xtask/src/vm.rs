@@ -64,7 +64,7 @@ impl Drop for Scratch {
 /// files, which is no matter of the kernel's version, and takes minutes without hardware support.
 const LEFT_OUT: [(&str, &str); 1] = [("image::main", "crash::")];
 
-/// The lines that guest.sh reads: PLACE SUITE DIRECTORY EXECUTABLE FILTER.
+/// The lines that suites.sh reads: PLACE SUITE DIRECTORY EXECUTABLE FILTER.
 fn plan(tests: &[TestBinary], only_users: bool, filter: Option<&str>) -> String {
     let mut plan = String::new();
     let mut add = |place: &str, test: &TestBinary| {
@@ -108,6 +108,7 @@ fn write_payload(
         strip(&test.executable, &payload.join("tests").join(&test.suite))?;
     }
     quiet(&mut script("cp -a \"$1\" \"$2\"", [workspace.root.join("crates"), payload.join("source")]))?;
+    fs_err::write(payload.join("suites.sh"), include_str!("vm/suites.sh"))?;
     let guest = payload.join("guest.sh");
     fs_err::write(&guest, include_str!("vm/guest.sh"))?;
     fs_err::set_permissions(&guest, std::fs::Permissions::from_mode(0o755))?;

@@ -67,8 +67,8 @@ state() { # what a test must not leave behind, one line each, sorted; a fork cos
     } | sort
 }
 
-suite() { # PLACE SUITE DIRECTORY EXECUTABLE FILTER
-    local place=$1 suite=$2 directory=$3 executable=$4 filter=$5 group drop status home attempt left
+start() { # PLACE DIRECTORY EXECUTABLE FILTER
+    local place=$1 directory=$2 executable=$3 filter=$4 group drop home
     local -a environment
     case "$place" in
         vm) group=$cgroups/system.slice/test.service home=/root drop= environment=() ;;
@@ -80,8 +80,6 @@ suite() { # PLACE SUITE DIRECTORY EXECUTABLE FILTER
             drop="setpriv --reuid=$uid --regid=$uid --init-groups --"
             environment=("XDG_RUNTIME_DIR=/run/user/$uid" "USER=$name") ;;
     esac
-    state > /run/before
-    echo "@@ begin $place $suite"
     (
         echo $BASHPID > "$group/cgroup.procs"
         cd "$directory" || exit 1
@@ -90,32 +88,8 @@ suite() { # PLACE SUITE DIRECTORY EXECUTABLE FILTER
             CORACLE_TEST_BIN_DIR=/coracle/bin CORACLE_FIXTURES=/fixtures "${environment[@]}" \
             $drop "$executable" $filter --show-output < /dev/null
     )
-    status=$?
-    # what the kernel undoes in the background may take a moment
-    for attempt in 1 2 3 4 5 6 7 8 9 10; do
-        state > /run/after
-        left=$(comm -13 /run/before /run/after)
-        [ -z "$left" ] && break
-        sleep 0.5
-    done
-    echo "@@ end $place $suite $status"
-    if [ -n "$left" ]; then printf '%s\n' "$left" | sed "s,^,@@ leak $place $suite ,"; fi
 }
 
-chmod 1777 /tmp
-# The checkout and its binaries where cargo has them, for what a test binary remembers of its build.
-read -r source target < /coracle/paths
-# The target directory may lie in the checkout, so that one comes first.
-mkdir -p "$(dirname "$source")"
-[ -e "$source" ] || ln -s /coracle/source "$source"
-mkdir -p "$(dirname "$target")"
-[ -e "$target" ] || ln -s /coracle/bin "$target"
-
-echo "@@ machine $(uname -r), up for $(cut -d' ' -f1 /proc/uptime) s"
-while read -r place suite directory executable filter; do
-    suite "$place" "$suite" "$directory" "$executable" "$filter" < /dev/null
-done < /coracle/plan
-echo "@@ done"
-sync
-echo o > /proc/sysrq-trigger
+. /coracle/suites.sh
+suites "$(uname -r)"
 sleep 60

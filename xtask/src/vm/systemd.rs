@@ -40,7 +40,7 @@ fn own_filter(filter: Option<&str>) -> Option<&str> {
     }
 }
 
-/// The lines that systemd.sh reads: PLACE SUITE DIRECTORY EXECUTABLE FILTER.
+/// The lines that suites.sh reads: PLACE SUITE DIRECTORY EXECUTABLE FILTER.
 fn plan(tests: &[TestBinary], only_users: bool, filter: &str) -> String {
     let mut plan = String::new();
     for place in PLACES.iter().skip(usize::from(only_users)) {

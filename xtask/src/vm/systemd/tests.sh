@@ -18,8 +18,8 @@ state() { # what a test must not leave behind, one line each, sorted
     } | sort
 }
 
-suite() { # PLACE SUITE DIRECTORY EXECUTABLE FILTER
-    local place=$1 suite=$2 directory=$3 executable=$4 filter=$5 status attempt left
+start() { # PLACE DIRECTORY EXECUTABLE FILTER
+    local place=$1 directory=$2 executable=$3 filter=$4
     local -a environment command
     environment=("PATH=$PATH" "LANG=$LANG" TERM=dumb RUST_BACKTRACE=1 CORACLE_TEST_VM=1 CORACLE_TEST_SYSTEMD=1
         CORACLE_TEST_BIN_DIR=/coracle/bin CORACLE_FIXTURES=/fixtures)
@@ -31,34 +31,9 @@ suite() { # PLACE SUITE DIRECTORY EXECUTABLE FILTER
             command=(systemd-run --quiet --scope --unit=session-test.scope --slice=user-1000.slice --
                 setpriv --reuid=1000 --regid=1000 --init-groups --) ;;
     esac
-    state > /run/before
-    echo "@@ begin $place $suite"
     # shellcheck disable=SC2086 # a filter may be several words
     (cd "$directory" && exec env -i "${environment[@]}" "${command[@]}" "$executable" $filter --show-output < /dev/null)
-    status=$?
-    # what systemd and the kernel undo in the background may take a moment
-    for attempt in {1..20}; do
-        state > /run/after
-        left=$(comm -13 /run/before /run/after)
-        [ -z "$left" ] && break
-        sleep 0.5
-    done
-    echo "@@ end $place $suite $status"
-    if [ -n "$left" ]; then printf '%s\n' "$left" | sed "s,^,@@ leak $place $suite ,"; fi
 }
 
-chmod 1777 /tmp
-# The checkout and its binaries where cargo has them, for what a test binary remembers of its build.
-read -r source target < /coracle/paths
-mkdir -p "$(dirname "$source")"
-[ -e "$source" ] || ln -s /coracle/source "$source"
-mkdir -p "$(dirname "$target")"
-[ -e "$target" ] || ln -s /coracle/bin "$target"
-
-echo "@@ machine $(uname -r), $(systemctl --version | head -1), up for $(cut -d' ' -f1 /proc/uptime) s"
-while read -r place suite directory executable filter; do
-    suite "$place" "$suite" "$directory" "$executable" "$filter" < /dev/null
-done < /coracle/plan
-echo "@@ done"
-sync
-echo o > /proc/sysrq-trigger
+. /coracle/suites.sh
+suites "$(uname -r), $(systemctl --version | head -1)"
