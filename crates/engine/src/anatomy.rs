@@ -179,7 +179,7 @@ fn mount(line: &str) -> Option<Mount> {
 }
 
 /// `\\040` is a space: the kernel writes space, tab, newline and backslash as octal numbers.
-fn unescape(text: &str) -> String {
+pub(crate) fn unescape(text: &str) -> String {
     ["\\040", "\\011", "\\012", "\\134"]
         .iter()
         .zip([" ", "\t", "\n", "\\"])

@@ -23,13 +23,13 @@ pub enum Error {
     #[error(transparent)]
     File(#[from] io::Error),
     /// Not a digest.
-    #[error("{:?} is not a digest (sha256: and 64 hexadecimal digits)", shortened(.text))]
+    #[error("{text:?} is not a digest (sha256: and 64 hexadecimal digits)")]
     BadDigest {
         /// What was given.
         text: String,
     },
     /// Not a name of an image.
-    #[error("{:?} is not a name of an image: {reason}", shortened(.text))]
+    #[error("{text:?} is not a name of an image: {reason}")]
     BadReference {
         /// What was given.
         text: String,
@@ -187,7 +187,7 @@ pub enum Error {
         limit: u64,
     },
     /// No such image.
-    #[error("no image named {:?}{}", shortened(.name), there_is(.nearest))]
+    #[error("no image named {name:?}{}", there_is(.nearest))]
     UnknownImage {
         /// What was asked for.
         name: String,
@@ -231,7 +231,7 @@ pub enum Error {
         host: String,
     },
     /// A digest was given that an image of another name has.
-    #[error("no image named {:?}; that digest is of {owner}", shortened(.name))]
+    #[error("no image named {name:?}; that digest is of {owner}")]
     DigestOfAnother {
         /// What was asked for.
         name: String,
@@ -385,15 +385,6 @@ fn not_a_name(text: &str) -> Option<String> {
         return None;
     };
     Some(advice)
-}
-
-/// A text that somebody typed, in a message: all of it, unless it is longer than any line.
-pub fn shortened(text: &str) -> String {
-    const LONGEST: usize = 100;
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}… ({} characters)", &text[..end], text.chars().count()),
-        None => text.to_owned(),
-    }
 }
 
 fn is_full(errno: Errno) -> bool {

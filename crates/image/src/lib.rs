@@ -36,7 +36,7 @@ mod verify;
 
 pub use catalog::{Graft, Image, Inspection, Removed, Summary};
 pub use digest::Digest;
-pub use error::{Error, Result, shortened};
+pub use error::{Error, Result};
 pub use form::Ownership;
 pub use load::{LoadOptions, Loaded};
 pub use oci::{Config, Descriptor, Empty, Healthcheck, ImageConfig, Platform, RootFs};

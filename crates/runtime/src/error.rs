@@ -157,6 +157,9 @@ fn advice(error: &Error) -> Option<String> {
             "give this user a range of ids: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 NAME"
                 .to_owned()
         }
+        Error::Configuration { what: "mount", .. } => {
+            "mount directories at directories, and files at files".to_owned()
+        }
         Error::Step { step, source } => step_advice(step, source)?,
         Error::File(error) => match error.kind() {
             std::io::ErrorKind::StorageFull => NO_SPACE.to_owned(),

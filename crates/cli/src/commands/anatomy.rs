@@ -23,7 +23,7 @@ const NAME: usize = 24;
 
 pub fn run(roots: &Roots, arguments: &Arguments) -> Result<ExitCode, Error> {
     let anatomy = engine::anatomy::of(roots, &arguments.container).map_err(|error| {
-        let headline = format!("cannot show what \"{}\" is made of", image::shortened(&arguments.container));
+        let headline = format!("cannot show what \"{}\" is made of", arguments.container);
         Error::from(error).doing(headline, "see which containers run: coracle ps")
     })?;
     write_out(&page(&anatomy))?;

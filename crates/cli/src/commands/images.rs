@@ -1,7 +1,7 @@
 use std::process::ExitCode;
 
 use engine::Roots;
-use image::{Reference, Summary, shortened};
+use image::{Reference, Summary};
 use serde_json::json;
 
 use crate::commands::archive;
@@ -37,7 +37,7 @@ pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
     let store = engine::unshared::open_store(roots).map_err(|error| failed(error.into()))?;
     let mut images = store.images().map_err(|error| failed(error.into()))?;
     if let Some(name) = &arguments.name {
-        let headline = || format!("cannot list the images named \"{}\"", shortened(name));
+        let headline = || format!("cannot list the images named \"{}\"", name);
         if name.contains(['*', '?', '[']) {
             let cause = "this version of coracle reads no patterns".to_owned();
             let advice = "choose from the list: coracle images | grep WORD".to_owned();

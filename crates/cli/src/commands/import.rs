@@ -2,7 +2,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use engine::Roots;
-use image::shortened;
 
 use crate::commands::archive;
 use crate::error::Error;
@@ -30,7 +29,7 @@ pub struct Arguments {
 pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
     let mut options = arguments.unpacking.options()?;
     let file = arguments.file.display().to_string();
-    let headline = format!("cannot import \"{}\"", shortened(&file));
+    let headline = format!("cannot import \"{}\"", file);
     if file.starts_with("http://") || file.starts_with("https://") {
         let cause = "this version of coracle does not fetch files".to_owned();
         let advice = format!("fetch it yourself: curl -fL {file} | coracle import - NAME");

@@ -38,7 +38,7 @@ pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
     for name in &arguments.names {
         found.push(look(roots, &store, name, arguments.kind).map_err(|error| {
             let see = "see what is here: coracle images, coracle ps -a";
-            error.doing(format!("cannot inspect \"{}\"", image::shortened(name)), see)
+            error.doing(format!("cannot inspect \"{}\"", name), see)
         })?);
     }
     match format {

@@ -34,8 +34,7 @@ pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
         ));
     }
     let failed = |error: image::Error| {
-        Error::from(error)
-            .doing(format!("cannot load images from \"{}\"", image::shortened(&source)), archive::CHECK)
+        Error::from(error).doing(format!("cannot load images from \"{}\"", source), archive::CHECK)
     };
     for loaded in archive::store(roots)?.load(&source.parse().map_err(failed)?, &options).map_err(failed)? {
         for name in &loaded.names {

@@ -26,8 +26,7 @@ pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
         return Err(no_registry(&arguments.source));
     }
     let failed = |error: image::Error| {
-        Error::from(error)
-            .doing(format!("cannot pull \"{}\"", image::shortened(&arguments.source)), archive::CHECK)
+        Error::from(error).doing(format!("cannot pull \"{}\"", arguments.source), archive::CHECK)
     };
     let options = arguments.unpacking.options()?;
     for loaded in archive::store(roots)?.load(&source, &options).map_err(failed)? {
@@ -45,7 +44,7 @@ pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
 fn no_registry(source: &str) -> Error {
     let name = source.strip_prefix("docker://").unwrap_or(source);
     Error::new(
-        format!("cannot pull \"{}\"", image::shortened(source)),
+        format!("cannot pull \"{}\"", source),
         Some("this version of coracle does not talk to registries".to_owned()),
         Some(format!(
             "bring it as a file: skopeo copy docker://{name} oci-archive:image.tar, then coracle pull oci-archive:image.tar"

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use engine::Roots;
-use image::{Digest, Removed, shortened};
+use image::{Digest, Removed};
 
 use crate::commands::archive;
 use crate::error::Error;
@@ -22,9 +22,8 @@ pub struct Arguments {
 pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
     let store = archive::store(roots)?;
     for image in &arguments.images {
-        let failed = |error: Error| {
-            error.doing(format!("cannot remove image \"{}\"", shortened(image)), archive::DIRECTORIES)
-        };
+        let failed =
+            |error: Error| error.doing(format!("cannot remove image \"{}\"", image), archive::DIRECTORIES);
         let in_use = engine::container::images_in_use(roots).map_err(|error| failed(error.into()))?;
         let in_use: BTreeSet<Digest> = in_use.iter().filter_map(|id| id.parse().ok()).collect();
         let removed = store.remove(image, arguments.force, &in_use).map_err(|error| failed(error.into()))?;

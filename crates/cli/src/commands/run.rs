@@ -24,7 +24,7 @@ pub fn run(roots: &Roots, arguments: &Arguments) -> Result<ExitCode, Error> {
     }
     let outcome = outcome.map_err(|error| {
         let what = spec.image.clone().or(spec.root_directory.as_ref().map(|root| root.display().to_string()));
-        let headline = format!("cannot run \"{}\"", image::shortened(&what.unwrap_or_default()));
+        let headline = format!("cannot run \"{}\"", what.unwrap_or_default());
         let advice = advice(arguments, error.exit_code());
         let error = Error::from(error).advising(advice);
         let error = match processor_option(arguments) {

@@ -1,7 +1,6 @@
 use std::process::ExitCode;
 
 use engine::Roots;
-use image::shortened;
 
 use crate::commands::archive;
 use crate::error::Error;
@@ -20,7 +19,7 @@ pub struct Arguments {
 pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
     let Arguments { source, target } = &arguments;
     let failed = |error: Error| {
-        let headline = format!("cannot name \"{}\" \"{}\"", shortened(source), shortened(target));
+        let headline = format!("cannot name \"{}\" \"{}\"", source, target);
         error.doing(headline, archive::DIRECTORIES)
     };
     let store = engine::unshared::open_store(roots).map_err(|error| failed(error.into()))?;

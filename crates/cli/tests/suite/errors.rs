@@ -478,7 +478,8 @@ fn what_is_no_image_name_is_met_with_the_way_to_one() {
     let long = "x".repeat(5000);
     for args in [&["run", &long][..], &["rmi", &long], &["tag", &long, &long], &["inspect", &long]] {
         let ran = coracle.run(args);
-        assert!(ran.err.contains("(5000 characters)") && ran.err.len() < 1000, "{}: {}", args[0], ran.err);
+        assert!(ran.err.contains(&long[..40]) && ran.err.contains('…'), "{}: {}", args[0], ran.err);
+        assert!(ran.err.len() < 1000, "{}: {}", args[0], ran.err);
     }
     coracle.assert_nothing_left();
 }

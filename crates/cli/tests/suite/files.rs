@@ -158,6 +158,7 @@ fn mounts_that_cannot_be_are_refused_with_the_reason() {
     ] {
         let ran = coracle.run(&["run", "--rm", "-v", &volume, "busybox", "true"]);
         assert_eq!((ran.code, ran.err.contains(told)), (125, true), "{volume}: {ran:?}");
+        assert!(ran.err.contains("to do: ") && !ran.err.contains("--explain"), "{volume}: {ran:?}");
     }
     let ran = coracle.run(&["run", "--rm", "--tmpfs", "/proc", "busybox", "true"]);
     assert_eq!((ran.code, ran.err.contains("/proc is the kernel's")), (125, true), "{ran:?}");

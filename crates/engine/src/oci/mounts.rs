@@ -127,7 +127,7 @@ fn mount_of<'a>(mounts: &'a str, path: &Path) -> Option<(String, Vec<&'a str>)> 
     let mounts = mounts.lines().filter_map(|line| {
         let (fields, _) = line.split_once(" - ")?;
         let mut fields = fields.split(' ').skip(4);
-        let point = fields.next()?.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\");
+        let point = crate::anatomy::unescape(fields.next()?);
         path.starts_with(&point).then(|| (point, fields.skip(1).collect()))
     });
     mounts.max_by_key(|(point, _): &(String, Vec<&str>)| point.len())
