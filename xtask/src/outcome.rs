@@ -13,8 +13,18 @@ pub(crate) struct Outcome {
     pub(crate) faults: Vec<String>,
     /// Tests that did not run, as `name: reason`.
     pub(crate) skipped: Vec<String>,
+    /// What the tests that failed printed, shown again at the end: the rest of a long run's output stands between.
+    evidence: Vec<String>,
     /// Whether libtest is showing what the tests printed now, which may look like results.
-    quoting: bool,
+    quoting: Quoting,
+}
+
+#[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
+enum Quoting {
+    #[default]
+    Nothing,
+    Successes,
+    Failures,
 }
 
 impl Outcome {
@@ -23,14 +33,16 @@ impl Outcome {
     /// A test that skips returns early, so libtest calls it passed; libtest's own `ignored` counts as a skip too.
     pub(crate) fn read_line(&mut self, place: &str, line: &str) {
         match line {
-            "successes:" | "failures:" => self.quoting = true,
-            _ if line.starts_with("test result: ") => self.quoting = false,
+            "successes:" => self.quoting = Quoting::Successes,
+            "failures:" => self.quoting = Quoting::Failures,
+            _ if line.starts_with("test result: ") => self.quoting = Quoting::Nothing,
+            _ if self.quoting == Quoting::Failures => self.evidence.push(format!("{place}: {line}")),
             _ => {}
         }
         if let Some(skip) = line.strip_prefix("SKIP: ") {
             self.passed = self.passed.saturating_sub(1);
             self.skip(place, skip);
-        } else if !self.quoting
+        } else if self.quoting == Quoting::Nothing
             && let Some((name, result)) =
                 line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... "))
         {
@@ -51,6 +63,7 @@ impl Outcome {
         self.passed += other.passed;
         self.faults.extend(other.faults);
         self.skipped.extend(other.skipped);
+        self.evidence.extend(other.evidence);
     }
 
     /// Turns every skip that the list does not expect into a fault, prints the summary, and fails if there is a fault.
@@ -61,6 +74,9 @@ impl Outcome {
                 self.faults
                     .push(format!("{skip}\n    is skipped but not listed in xtask/expected-skips.txt"));
             }
+        }
+        for line in &self.evidence {
+            println!("{line}");
         }
         println!("{self}");
         if self.faults.is_empty() { Ok(()) } else { Err(Error::Check { check: "test", faults: self.faults }) }
@@ -120,12 +136,15 @@ mod tests {
             "successes:",
             "test printed::by_another ... FAILED",
             "SKIP: run::limits: no delegated group",
+            "failures:",
+            "---- run::broken stdout ----",
             "test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
         ] {
             outcome.read_line("here", line);
         }
         assert_eq!(outcome.to_string(), "1 passed, 1 failed, 2 skipped");
         assert_eq!(outcome.faults, ["here: run::broken"]);
+        assert_eq!(outcome.evidence, ["here: ---- run::broken stdout ----"]);
     }
 
     #[test]

@@ -61,7 +61,8 @@ impl Merged {
     /// For kernels without `lowerdir+`: mount(2) takes a page of options, so the layers get short names.
     fn mount_by_options(top: &Path, image: &Image, userxattr: bool) -> Self {
         let layers = std::iter::once(top).chain(image.layers.iter().rev().map(|path| path.as_path()));
-        let short = top.with_file_name("m");
+        let own = top.parent().unwrap().file_name().unwrap().to_str().unwrap();
+        let short = Path::new("/tmp").join(own.replace("coracle-image-", "m"));
         std::fs::create_dir_all(&short).unwrap();
         let mut lower = Vec::new();
         for (number, layer) in layers.enumerate() {
@@ -73,12 +74,15 @@ impl Merged {
         let user = if userxattr { ",userxattr" } else { "" };
         let options =
             format!("lowerdir={},redirect_dir=nofollow,metacopy=off,index=off{user}", lower.join(":"));
+        // What is beyond the page is cut off without a word.
+        assert!(options.len() < 4096, "{} bytes of options", options.len());
         let options = std::ffi::CString::new(options).unwrap();
         let none = rustix::mount::MountFlags::empty();
         rustix::mount::mount("overlay", &short, "overlay", none, Some(options.as_c_str())).unwrap();
         let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let tree = rustix::mount::open_tree(CWD, &short, clone);
         rustix::mount::unmount(&short, rustix::mount::UnmountFlags::DETACH).unwrap();
+        std::fs::remove_dir_all(&short).unwrap();
         Self(tree.unwrap())
     }
 
