@@ -113,6 +113,20 @@ pub enum Error {
         /// The group.
         path: PathBuf,
     },
+    /// A group that is to be a container's has processes already. Callers of runtimes know this text from runc.
+    #[error("container's cgroup is not empty: {count} process(es) found")]
+    NotEmpty {
+        /// The group.
+        path: PathBuf,
+        /// How many processes are in it and below.
+        count: usize,
+    },
+    /// A group that is to be a container's is frozen, so nothing would ever run in it. Callers of runtimes know this text from runc.
+    #[error("container's cgroup unexpectedly frozen")]
+    FoundFrozen {
+        /// The group.
+        path: PathBuf,
+    },
     /// A group cannot be made.
     #[error("cannot make a control group: {0}")]
     Make(#[source] kernel::Error),

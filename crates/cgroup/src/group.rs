@@ -1,5 +1,6 @@
 //! A group's life: made with its limits, found again, changed, removed.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -7,8 +8,9 @@ use kernel::Errno;
 use kernel::file::{make_directory, remove_directory, write_control};
 use kernel::record::{Chapter, because};
 use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
 
-use crate::hierarchy::{Version, read};
+use crate::hierarchy::{Version, is_writable, read};
 use crate::place::{Choice, Place, is_systemd};
 use crate::setting::{self, Setting};
 use crate::{Error, Hierarchy, Limits, Mount, Refusal, Result, devices};
@@ -23,8 +25,19 @@ pub struct Group {
     hierarchy: Hierarchy,
     pub(crate) unified: Option<Unified>,
     pub(crate) v1: Vec<V1Directory>,
-    /// Parents that were missing, in the order they were made.
+    /// Directories that were missing, in the order they were made.
     made: Vec<PathBuf>,
+    /// Whether it was made for a runtime: in every tree, in directories that may have been there before.
+    everywhere: bool,
+}
+
+/// Where a group is, to be written down and opened again by another process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    place: Place,
+    /// The group's directory for each controller, and for each named tree by `name=NAME`; that of version 2 has the empty name. This
+    /// is what runc's state calls `cgroup_paths`.
+    pub directories: BTreeMap<String, PathBuf>,
 }
 
 /// The group's directory in the tree of version 2.
@@ -84,20 +97,94 @@ impl Group {
                 return refuse_or_none(hierarchy, &settings, limits, with_parent, refusal);
             }
         };
-        let mut group =
-            Self { place, hierarchy: hierarchy.clone(), unified: None, v1: Vec::new(), made: Vec::new() };
+        let mut group = Self::unmade(hierarchy, place);
         let made = group.make(&settings);
         match made {
             Ok(()) => Ok(Some(group)),
             Err(error) => {
                 // Nobody is in it yet, so what was made can be removed; the first failure is the one to tell.
                 let _ = group.remove();
-                for parent in group.made.iter().rev() {
-                    let _ = remove_directory(parent);
-                }
+                group.unmake();
                 Err(error)
             }
         }
+    }
+
+    /// Makes a group as callers of a runtime expect it: in every tree that can be written, since they read statistics from all of them, with
+    /// every controller of version 2 that is to be had. A group that is there already is used if it has no processes.
+    /// [`Group::limit_devices`] is still to be called.
+    ///
+    /// Gives none where this user may make no groups and nothing is to be limited. If anything fails nothing that was made is left behind.
+    ///
+    /// # Errors
+    /// As [`Group::create`]; [`Error::NotEmpty`] and [`Error::FoundFrozen`] if the group is there and cannot be a new container's.
+    pub fn create_everywhere(hierarchy: &Hierarchy, choice: Choice, limits: &Limits) -> Result<Option<Self>> {
+        let settings = setting::settings(hierarchy, limits)?;
+        let place = match choice {
+            Choice::At(place) => place,
+            Choice::Nowhere { with_parent, refusal } => {
+                return refuse_or_none(hierarchy, &settings, limits, with_parent, refusal);
+            }
+        };
+        let mut group = Self { everywhere: true, ..Self::unmade(hierarchy, place) };
+        group.refuse_used()?;
+        match group.make(&settings) {
+            Ok(()) => Ok(Some(group)),
+            Err(error) => {
+                group.unmake();
+                Err(error)
+            }
+        }
+    }
+
+    fn unmade(hierarchy: &Hierarchy, place: Place) -> Self {
+        let hierarchy = hierarchy.clone();
+        Self { place, hierarchy, unified: None, v1: Vec::new(), made: Vec::new(), everywhere: false }
+    }
+
+    /// Undoes the making of a group that nobody is in yet.
+    fn unmake(&self) {
+        because(Chapter::CleanUp, "what was made for this container goes again, since it cannot start");
+        for directory in self.made.iter().rev() {
+            let _ = remove_directory(directory);
+        }
+    }
+
+    /// A group that is there is somebody else's if it has processes, and of no use if it is frozen.
+    fn refuse_used(&self) -> Result<()> {
+        for mount in self.hierarchy.v1().iter().chain(self.hierarchy.unified()) {
+            let path = self.place.in_tree(mount);
+            if !exists(&path) {
+                continue;
+            }
+            let count = crate::processes::of(&path)?.len();
+            if count > 0 {
+                return Err(Error::NotEmpty { path, count });
+            }
+            if crate::processes::is_told_to_freeze(&path)? {
+                return Err(Error::FoundFrozen { path });
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the group is, for [`Group::open_described`].
+    pub fn description(&self) -> Description {
+        let v1 = self.v1.iter().flat_map(|directory| {
+            directory.controllers.iter().map(|controller| (controller.clone(), directory.path.clone()))
+        });
+        let unified = self.unified.iter().map(|unified| (String::new(), unified.path.clone()));
+        Description { place: self.place.clone(), directories: v1.chain(unified).collect() }
+    }
+
+    /// Finds a group by its description, in those trees that it was in; none if it is gone.
+    pub fn open_described(hierarchy: &Hierarchy, description: &Description) -> Result<Option<Self>> {
+        let Some(mut group) = Self::open_at(hierarchy, description.place.clone())? else { return Ok(None) };
+        let was_in = |controller: &String| description.directories.contains_key(controller);
+        group.v1.retain(|directory| directory.controllers.iter().any(was_in));
+        group.unified.take_if(|_| !was_in(&String::new()));
+        group.everywhere = true;
+        Ok((group.unified.is_some() || !group.v1.is_empty()).then_some(group))
     }
 
     /// Finds a group that [`Group::create`] made; none if it is gone.
@@ -122,7 +209,7 @@ impl Group {
             .filter(|directory| exists(&directory.path))
             .collect();
         let found = unified.is_some() || !v1.is_empty();
-        Ok(found.then(|| Self { place, hierarchy: hierarchy.clone(), unified, v1, made: Vec::new() }))
+        Ok(found.then(|| Self { unified, v1, ..Self::unmade(hierarchy, place) }))
     }
 
     /// Puts the device rules of `limits` into force, where there is a tree of version 2; on version 1 alone they are already.
@@ -234,6 +321,9 @@ impl Group {
                     // Another container's end may have removed the parent in between, and a new one hands nothing down. With a
                     // group in it, it stays.
                     self.enable(&wanted)?;
+                    if self.everywhere {
+                        self.enable_all(&mount)?;
+                    }
                     break;
                 }
                 Err(error) if attempt < ATTEMPTS && is_gone(&error) => {}
@@ -244,14 +334,17 @@ impl Group {
     }
 
     /// Makes the group's directories in those trees of version 1 that the settings need, and on a machine with nothing else in the
-    /// one that tracks processes.
+    /// one that tracks processes. For a runtime, in all that can be written.
     fn make_v1(&mut self, settings: &[Setting], new: bool) -> Result<()> {
         let hierarchy = self.hierarchy.clone();
         let tracker = hierarchy.v1_tracker().filter(|_| new && hierarchy.unified().is_none());
         let wanted = settings
             .iter()
             .filter_map(|setting| Some((hierarchy.v1_with(setting.controller)?, setting.option)));
-        for (mount, option) in tracker.map(|mount| (mount, "--cgroup-parent")).into_iter().chain(wanted) {
+        let is_there = |mount: &&Mount| new && self.everywhere && is_writable(&self.place.base_in(mount));
+        let all: Vec<&Mount> = hierarchy.v1().iter().filter(is_there).collect();
+        let implied = tracker.into_iter().chain(all).map(|mount| (mount, "--cgroup-parent"));
+        for (mount, option) in implied.chain(wanted) {
             if self.v1.iter().any(|directory| directory.controllers == mount.controllers) {
                 continue;
             }
@@ -292,7 +385,11 @@ impl Group {
             "a directory in this tree is a group: what is written to its files holds for its processes",
         );
         match make_directory(&path) {
-            Ok(()) => Ok(path),
+            Ok(()) => {
+                self.made.push(path.clone());
+                Ok(path)
+            }
+            Err(error) if error.errno() == Errno::EXIST && self.everywhere => Ok(path),
             Err(error) if error.errno() == Errno::EXIST => Err(Error::Exists { path }),
             Err(error) => Err(Error::Make(error)),
         }
@@ -346,6 +443,14 @@ impl Group {
         self.make_parents(&mount)?;
         for directory in [base.clone()].into_iter().chain(self.parents(&mount)) {
             hand_down(&directory, wanted, directory == base && !self.place.base.as_os_str().is_empty())?;
+        }
+        Ok(())
+    }
+
+    /// Has the group's parents hand down every controller that they have, so that it is counted. What cannot be handed down is left.
+    fn enable_all(&self, mount: &Mount) -> Result<()> {
+        for directory in [self.place.base_in(mount)].into_iter().chain(self.parents(mount)) {
+            hand_down_all(&directory)?;
         }
         Ok(())
     }
@@ -542,6 +647,29 @@ fn hand_down(directory: &Path, wanted: &[(&'static str, &'static str)], ours: bo
         Errno::BUSY | Errno::OPNOTSUPP => Error::Occupied { directory: directory.to_owned() },
         _ => Error::Set { option, value, source },
     })
+}
+
+/// Enables all controllers that there are for the groups below a directory, as far as the kernel lets us.
+fn hand_down_all(directory: &Path) -> Result<()> {
+    let file = directory.join("cgroup.subtree_control");
+    let (available, enabled) = (read(&directory.join("cgroup.controllers"))?, read(&file)?);
+    let is_missing = |name: &&str| !enabled.split_whitespace().any(|other| other == *name);
+    let missing: Vec<String> =
+        available.split_whitespace().filter(is_missing).map(|name| format!("+{name}")).collect();
+    if missing.is_empty() || has_own_processes(directory)? {
+        return Ok(());
+    }
+    because(
+        Chapter::Limits,
+        "whoever asks for the container's statistics finds those of every controller that the kernel has",
+    );
+    if write_control(&file, &missing.join(" ")).is_err() {
+        // One that is in use elsewhere, as the realtime scheduler can be, shall not take the others away.
+        for one in missing {
+            let _ = write_control(&file, &one);
+        }
+    }
+    Ok(())
 }
 
 /// Whether a group that is no tree's root has processes of its own. The kernel refuses to enable most controllers then; with the

@@ -38,7 +38,7 @@ mod table;
 
 pub use devices::{Access, DeviceKind, DeviceRule};
 pub use error::{Error, Result};
-pub use group::Group;
+pub use group::{Description, Group};
 pub use hierarchy::{Hierarchy, Mount};
 pub use limits::{BlockIo, Cpu, DeviceRate, DeviceWeight, HugepageLimit, Limits, Memory, RdmaLimit};
 pub use place::{Choice, Place};

@@ -61,6 +61,27 @@ impl Place {
         Self::new(base, below).map(Choice::At)
     }
 
+    /// The place that an OCI configuration's `linux.cgroupsPath` names to the file-system driver, config-linux.md "Cgroups Path".
+    ///
+    /// An absolute path starts at each tree's root; a user's, at the group that was delegated to that user. A relative path starts at
+    /// `coracle`, and none is `coracle/id`. systemd is not asked, and any name goes: who names the group answers for what is there.
+    ///
+    /// # Errors
+    /// [`Error::Name`] if it leads upwards or to no group of its own.
+    pub fn of_path(hierarchy: &Hierarchy, path: Option<&str>, id: &str) -> Result<Choice> {
+        let below = below_of_path(path.filter(|path| !path.is_empty()), id)?;
+        let Some(base) = writable_base(hierarchy)? else {
+            return Ok(Choice::Nowhere { with_parent: path.is_some(), refusal: None });
+        };
+        // A user may have given it as it is seen from the tree's root, too.
+        let below = below.strip_prefix(&base).map(Path::to_owned).unwrap_or(below);
+        if below.as_os_str().is_empty() {
+            let name = path.unwrap_or_default().to_owned();
+            return Err(Error::Name { name, reason: "that group holds others already: name one below it" });
+        }
+        Ok(Choice::At(Self { base, below }))
+    }
+
     /// The place of the group `id`, without asking systemd; none where this user may make no groups.
     pub(crate) fn find(hierarchy: &Hierarchy, parent: Option<&str>, id: &str) -> Result<Option<Self>> {
         let below = below(parent, id)?;
@@ -132,6 +153,37 @@ fn below(parent: Option<&str>, id: &str) -> Result<PathBuf> {
     Ok(Path::new(parent).join(id))
 }
 
+/// What `linux.cgroupsPath` names, relative to where groups may be made.
+fn below_of_path(path: Option<&str>, id: &str) -> Result<PathBuf> {
+    let Some(path) = path else { return below(None, id) };
+    let name = |reason| Error::Name { name: path.to_owned(), reason };
+    if path.contains(['\n', '\0']) {
+        return Err(name("a path of groups has neither line ends nor zero bytes"));
+    }
+    let mut own = PathBuf::new();
+    for part in Path::new(path).components() {
+        match part {
+            Component::Normal(part) => own.push(part),
+            Component::ParentDir => return Err(name("a path of groups may not lead upwards")),
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+        }
+    }
+    if own.as_os_str().is_empty() {
+        return Err(name("it names no group of its own"));
+    }
+    Ok(if path.starts_with('/') { own } else { Path::new(PARENT).join(own) })
+}
+
+/// The group that a runtime may make groups in: the root where it is writable, else the topmost of our own groups that is.
+fn writable_base(hierarchy: &Hierarchy) -> Result<Option<PathBuf>> {
+    let Some(mount) = hierarchy.unified().or(hierarchy.v1_tracker()) else { return Ok(None) };
+    if is_writable(&mount.point) {
+        return Ok(Some(PathBuf::new()));
+    }
+    // The topmost one, so that the same is found from all of this user's sessions.
+    Ok(own_groups(mount)?.into_iter().take_while(|group| is_writable(&mount.point.join(group))).last())
+}
+
 /// The group that groups may be made in: the root where that is ours, else the one that was delegated to us.
 fn base(hierarchy: &Hierarchy) -> Result<Option<PathBuf>> {
     let Some(mount) = hierarchy.unified().or(hierarchy.v1_tracker()) else { return Ok(None) };
@@ -140,11 +192,7 @@ fn base(hierarchy: &Hierarchy) -> Result<Option<PathBuf>> {
         let delegated = own.find(|group| is_marked_delegated(&mount.point.join(group)));
         return Ok(delegated.filter(|group| !is_managers(group)));
     }
-    if is_writable(&mount.point) {
-        return Ok(Some(PathBuf::new()));
-    }
-    // The topmost one, so that the same is found from all of this user's sessions.
-    Ok(own_groups(mount)?.into_iter().take_while(|group| is_writable(&mount.point.join(group))).last())
+    writable_base(hierarchy)
 }
 
 /// Whether a group was delegated to a user's systemd, which manages it as pid 1 manages the whole: `user@UID.service`.
@@ -191,7 +239,22 @@ mod tests {
         ] {
             assert!(matches!(below(parent, id), Err(Error::Name { .. })), "{parent:?} {id:?}");
         }
+        for path in ["..", "/a/../../b", "/", ".", "/./", "a\0b", "a\nb"] {
+            assert!(matches!(below_of_path(Some(path), "x"), Err(Error::Name { .. })), "{path:?}");
+        }
         assert_eq!(below(None, "x").unwrap(), Path::new("coracle/x"));
         assert_eq!(below(Some("/foo/bar/"), "x").unwrap(), Path::new("foo/bar/x"));
+    }
+
+    #[test]
+    fn a_path_is_absolute_or_below_the_usual_parent() {
+        for (path, expected) in [
+            (None, "coracle/x"),
+            (Some("/machine.slice/libpod-1.scope//"), "machine.slice/libpod-1.scope"),
+            (Some("/a/./b"), "a/b"),
+            (Some("a/b"), "coracle/a/b"),
+        ] {
+            assert_eq!(below_of_path(path, "x").unwrap(), Path::new(expected), "{path:?}");
+        }
     }
 }

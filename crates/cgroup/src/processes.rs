@@ -100,6 +100,16 @@ impl Group {
         }
     }
 
+    /// Whether the group was told to stop by [`Group::freeze`] or by another program. A group above that is frozen does not count.
+    pub fn is_frozen(&self) -> Result<bool> {
+        for directory in self.directories() {
+            if is_told_to_freeze(directory)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn set_frozen(&self, frozen: bool) -> Result<()> {
         let (path, value) = match (&self.unified, self.v1_freezer()) {
             (Some(unified), _) => (unified.path.join("cgroup.freeze"), if frozen { "1" } else { "0" }),
@@ -205,6 +215,18 @@ fn settle(directory: &Path, frozen: bool) -> Result<()> {
         write_control(&file, wanted).map_err(Error::Freeze)?;
     }
     Ok(())
+}
+
+/// Whether a group's directory was told to be frozen, in the tree of version 2 or the freezer's of version 1.
+pub(crate) fn is_told_to_freeze(directory: &Path) -> Result<bool> {
+    for (file, running) in [("cgroup.freeze", "0"), ("freezer.self_freezing", "0")] {
+        match read(&directory.join(file)) {
+            Ok(text) if text.trim() != running => return Ok(true),
+            Ok(_) | Err(Error::Read { errno: Errno::NOENT | Errno::NODEV, .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
 }
 
 /// The processes of a group's directory and of those below it.

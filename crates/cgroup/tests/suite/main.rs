@@ -7,3 +7,4 @@ mod lifecycle;
 mod limits;
 mod machine;
 mod refusals;
+mod runtime;
