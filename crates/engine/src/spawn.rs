@@ -3,11 +3,9 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use kernel::mount::{At, Change, MountAttributes, OpenTree, open_tree, set_attributes};
 use kernel::process;
 use kernel::record::{Actor, Chapter, because};
-use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
-use rustix::io::Errno;
+use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Result};
 
@@ -25,7 +23,7 @@ impl Drop for Monitor {
 ///
 /// This process must be single-threaded.
 pub(crate) fn start(record: Option<BorrowedFd<'_>>) -> Result<(Monitor, OwnedFd)> {
-    let program = own_copy(&find_runtime()?)?;
+    let program = runtime::own_file::copy(&find_runtime()?)?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .map_err(|errno| kernel::Error::new("open", "/dev/null", errno))?;
     let (ours, theirs) = kernel::socket::pair()?;
@@ -73,44 +71,4 @@ fn find_runtime() -> Result<PathBuf> {
 
 fn is_program(path: &Path) -> bool {
     path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
-}
-
-/// coracle-runtime as a file that nobody can write through: a container that reaches its own executable by `/proc/self/exe`
-/// (CVE-2019-5736) reaches only this.
-fn own_copy(path: &Path) -> Result<OwnedFd> {
-    because(
-        Chapter::Process,
-        "a read-only view of coracle's own file: through it the container cannot change the file itself",
-    );
-    match open_tree(At::path(path), OpenTree::CLONE) {
-        Ok(file) => {
-            let name = path.display().to_string();
-            let change = Change { set: MountAttributes::RDONLY, ..Change::default() };
-            set_attributes(At::fd(file.as_fd(), &name), change)?;
-            Ok(file)
-        }
-        // A user without CAP_SYS_ADMIN cannot mount; a sealed copy in memory serves as well.
-        Err(error) if error.errno() == Errno::PERM => sealed_copy(path),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn sealed_copy(path: &Path) -> Result<OwnedFd> {
-    let failed = |call| move |errno| kernel::Error::new(call, path.display().to_string(), errno);
-    let source = fs_err::File::open(path)?;
-    let length = source.metadata()?.len();
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let copy = rustix::fs::memfd_create("coracle-runtime", flags).map_err(failed("memfd_create"))?;
-    let mut copied = 0;
-    while copied < length {
-        match rustix::fs::sendfile(&copy, &source, None, (length - copied) as usize)
-            .map_err(failed("sendfile"))?
-        {
-            0 => break,
-            count => copied += count as u64,
-        }
-    }
-    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
-    rustix::fs::fcntl_add_seals(&copy, seals).map_err(failed("fcntl"))?;
-    Ok(copy)
 }

@@ -6,7 +6,7 @@
 
 use rustix::io::Errno;
 
-use crate::raw::check;
+use crate::raw::{c_string, check};
 use crate::record::{self, Arg, act};
 use crate::{Error, Result};
 
@@ -222,6 +222,26 @@ pub fn become_subreaper() -> Result<()> {
 /// `setsid()`: leaves the terminal and the process group for a session of its own. See setsid(2).
 pub fn new_session() -> Result<()> {
     rustix::process::setsid().map(drop).map_err(|errno| Error::new("setsid", "this process", errno))
+}
+
+/// `keyctl(KEYCTL_JOIN_SESSION_KEYRING, name)`: a new, empty session keyring of this name. See keyctl(2).
+///
+/// A kernel without keyrings (`ENOSYS`) has nothing to leave behind, which is no error.
+pub fn new_session_keyring(name: &str) -> Result<()> {
+    const JOIN_SESSION_KEYRING: i64 = 1;
+    let name_c = c_string("keyctl", name)?;
+    let args = || {
+        let operation = Arg::Flags(JOIN_SESSION_KEYRING as u64, "KEYCTL_JOIN_SESSION_KEYRING".to_owned());
+        vec![operation, Arg::Str(name.to_owned())]
+    };
+    let join = || {
+        // SAFETY: one string that outlives the call.
+        check(unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, name_c.as_ptr()) })
+    };
+    match act("keyctl", args, |key| *key, join) {
+        Err(Errno::NOSYS) | Ok(_) => Ok(()),
+        Err(errno) => Err(Error::new("keyctl", name, errno)),
+    }
 }
 
 /// The number of a resource of setrlimit(2) by its name (`RLIMIT_NOFILE`).

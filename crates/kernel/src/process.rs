@@ -223,6 +223,21 @@ pub fn wait(child: BorrowedFd<'_>) -> Result<Ended> {
     }
 }
 
+/// Waits at most so many milliseconds for a process to end, which need not be a child. See pidfd_open(2).
+pub fn has_ended_within(process: BorrowedFd<'_>, milliseconds: u32) -> Result<bool> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let deadline = std::time::Instant::now() + std::time::Duration::from_millis(milliseconds.into());
+    loop {
+        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        match poll(&mut [PollFd::from_borrowed_fd(process, PollFlags::IN)], Some(&left)) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::new("poll", "a process", errno)),
+        }
+    }
+}
+
 /// Reaps any child that has ended, without waiting: its number and how it ended. See waitid(2).
 pub fn reap_any() -> Result<Option<(u32, Ended)>> {
     let mut status = 0;
@@ -234,6 +249,25 @@ pub fn reap_any() -> Result<Option<(u32, Ended)>> {
         }
         Ok(pid) => Ok(Some((pid as u32, Ended::Signaled(libc::WTERMSIG(status))))),
         Err(errno) => Err(Error::new("waitpid", "any child process", errno)),
+    }
+}
+
+/// Reaps children that have ended, without waiting, but for the one that somebody waits for by its descriptor. See waitid(2).
+pub fn reap_others(but: u32) {
+    loop {
+        // SAFETY: siginfo_t is made of numbers, for which zero is a value.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // SAFETY: the structure outlives the call.
+        let seen = unsafe {
+            libc::waitid(libc::P_ALL, 0, &raw mut info, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT)
+        };
+        // SAFETY: waitid has filled the part that is about a child, or left it zero.
+        let pid = unsafe { info.si_pid() };
+        if seen != 0 || pid == 0 || pid as u32 == but {
+            return;
+        }
+        // SAFETY: the status is not asked for.
+        unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };
     }
 }
 
@@ -349,11 +383,11 @@ pub fn execveat(file: BorrowedFd<'_>, name: &str, argv: &[String], envp: &[Strin
     Error::new("execveat", name, errno)
 }
 
-/// `close_range(first, last, flags)` for every open descriptor but `keep`: closes them. See close_range(2).
+/// `close_range(first, last, flags)` for every open descriptor but `keep` and those `below` a number: closes them. See close_range(2).
 ///
 /// A child made without exec calls this first, so that no lock or pipe of the parent lives on in it.
-pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> Result<()> {
-    let mut kept: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).chain([0, 1, 2]).collect();
+pub fn close_all_but(keep: &[BorrowedFd<'_>], below: u32) -> Result<()> {
+    let mut kept: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).chain(0..below).collect();
     kept.sort_unstable();
     kept.dedup();
     let mut first = 0;
@@ -368,7 +402,12 @@ pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> Result<()> {
 
 /// Marks every descriptor from 3 on close-on-exec. See close_range(2).
 pub fn cloexec_all() -> Result<()> {
-    close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    cloexec_from(3)
+}
+
+/// Marks every descriptor from this one on close-on-exec. See close_range(2).
+pub fn cloexec_from(first: u32) -> Result<()> {
+    close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
 }
 
 fn close_range(first: u32, last: u32, flags: u32) -> Result<()> {
@@ -394,6 +433,21 @@ pub fn adopt(number: i32) -> Result<OwnedFd> {
     check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }.into())
         .map_err(|errno| Error::new("fcntl", format!("descriptor {number}"), errno))?;
     Ok(owned(number.into()))
+}
+
+/// `fcntl(number, F_DUPFD_CLOEXEC, 3)`: a copy of standard stream 0, 1 or 2; of one that is closed, `/dev/null`. See fcntl(2).
+pub fn copy_standard_stream(number: i32) -> Result<OwnedFd> {
+    // SAFETY: takes three numbers, and fails when the descriptor is not open.
+    match check(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) }.into()) {
+        Ok(copy) => Ok(owned(copy)),
+        Err(Errno::BADF) => rustix::fs::open(
+            "/dev/null",
+            rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )
+        .map_err(|errno| Error::new("open", "/dev/null", errno)),
+        Err(errno) => Err(Error::new("fcntl", format!("descriptor {number}"), errno)),
+    }
 }
 
 /// `dup2(from, number)`: puts a descriptor at 0, 1 or 2. See dup2(2).

@@ -9,11 +9,10 @@ use std::path::Path;
 use cgroup::Hierarchy;
 use kernel::process::{self, CloneFlags};
 use kernel::record::{Actor, Chapter, because};
-use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
 
-use crate::error::{Error, Failure, InStep as _, PARAMETER_STEP, Result};
-use crate::launch::Streams;
+use crate::error::{Error, Failure, InStep as _, PARAMETER_STEP, Result, WORKING_DIRECTORY_STEP};
+use crate::hooks::{self, Moment};
 use crate::message;
 use crate::namespaces::Plan;
 use crate::privilege::{self, Sets};
@@ -23,6 +22,7 @@ use crate::request::{Request, SeccompChoice};
 use crate::root::{self, NewRoot, Prepared};
 use crate::seccomp;
 use crate::spec::{IdMapping, Linux, Process};
+use crate::streams::Streams;
 use crate::terminal;
 use crate::user;
 
@@ -44,6 +44,12 @@ pub(crate) enum FromChild {
     Terminal,
     /// The union mount that a helper made comes along.
     Joined,
+    /// The mounts are made, the old root is still there: hooks may run. The child waits for [`Go::On`].
+    Mounted,
+    /// The descriptor of the filter's notifications comes along. The child waits for [`Go::On`].
+    Listener,
+    /// Nothing is left but the program, for which the child waits at its gate.
+    Ready,
     /// It failed.
     Failed(Failure),
 }
@@ -56,6 +62,7 @@ pub(crate) struct Child<'a> {
     pub streams: Streams,
     pub prepared: Prepared,
     pub socket: OwnedFd,
+    pub gate: Option<OwnedFd>,
 }
 
 impl Child<'_> {
@@ -69,16 +76,45 @@ impl Child<'_> {
         fail(self.socket.as_fd(), &error)
     }
 
+    /// Becomes another program of a container, in whose namespaces this process is already.
+    pub(crate) fn run_beside(mut self) -> ! {
+        kernel::record::actor(Actor::Container);
+        let error = match self.become_program_beside() {
+            Ok(never) => match never {},
+            Err(error) => error,
+        };
+        fail(self.socket.as_fd(), &error)
+    }
+
+    fn become_program_beside(&mut self) -> Result<std::convert::Infallible> {
+        self.close_what_is_not_ours()?;
+        kernel::identity::new_session().in_step("cannot leave the terminal's session")?;
+        let size = self.process()?.console_size;
+        if self.process()?.terminal {
+            let terminal = terminal::open(&NewRoot::of_this_process()?, size)?;
+            self.use_terminal(terminal)?;
+        }
+        self.finish()
+    }
+
     fn become_program(&mut self) -> Result<std::convert::Infallible> {
         self.close_what_is_not_ours()?;
         self.wait_for_monitor()?;
         self.enter_namespaces()?;
         let root = root::attach(self.request, &mut self.prepared)?;
         self.fill_root(&root)?;
+        self.run_hooks_before_root_changes()?;
         self.settle_in(&root)?;
+        self.finish()
+    }
+
+    /// In all namespaces and the container's root: from streams and limits to the program.
+    fn finish(&mut self) -> Result<std::convert::Infallible> {
         let process = self.process()?;
         let mut who = user::identify(self.request.user.as_deref(), &process.user)?;
-        who.user.additional_gids.retain(|group| *group == who.user.gid || self.may_join(*group));
+        if self.request.oci.is_none() {
+            who.user.additional_gids.retain(|group| *group == who.user.gid || self.may_join(*group));
+        }
         who.user.additional_gids.extend(user::group_ids(&self.request.groups)?);
         let mut environment = process.env.clone();
         if !environment.iter().any(|entry| entry.starts_with("HOME=")) {
@@ -119,9 +155,25 @@ impl Child<'_> {
         keep.extend(self.prepared.overlays.iter().map(AsFd::as_fd));
         keep.extend(self.prepared.binds.values().map(AsFd::as_fd));
         keep.extend(self.prepared.shared_memory_of.as_ref().map(AsFd::as_fd));
+        keep.extend(self.gate.as_ref().map(AsFd::as_fd));
         // The modes that the steps below give are meant as they are.
         kernel::identity::umask(0);
-        process::close_all_but(&keep).in_step("cannot close the monitor's files")
+        process::close_all_but(&keep, self.first_own_descriptor()).in_step("cannot close the monitor's files")
+    }
+
+    /// Descriptors below this one are the program's.
+    fn first_own_descriptor(&self) -> u32 {
+        3 + self.request.oci.as_ref().map_or(0, |oci| oci.preserve_fds)
+    }
+
+    /// While both roots are in sight: the monitor runs those outside, then this process those inside.
+    fn run_hooks_before_root_changes(&self) -> Result<()> {
+        if !hooks::before_root_changes(&self.request.spec) {
+            return Ok(());
+        }
+        message::send(&self.socket, &FromChild::Mounted, &[]).in_step("cannot talk to the monitor")?;
+        wait_for_go(self.socket.as_fd())?;
+        hooks::run_inside(self.request, Moment::CreateContainer)
     }
 
     fn wait_for_monitor(&mut self) -> Result<()> {
@@ -137,6 +189,11 @@ impl Child<'_> {
             kernel::identity::set_user(0).in_step("cannot become root of the user namespace")?;
         }
         kernel::identity::new_session().in_step("cannot leave the terminal's session")?;
+        if self.request.oci.as_ref().is_some_and(|oci| !oci.no_new_keyring) {
+            because(Chapter::Namespaces, "keys are in no namespace: the caller's are left behind");
+            kernel::identity::new_session_keyring(&format!("_ses.{}", self.request.id))
+                .in_step("cannot make a session keyring")?;
+        }
         if self.plan.new_cgroup {
             because(Chapter::Namespaces, "its control group looks like the root of all groups from inside");
             kernel::namespace::unshare(CloneFlags::NEWCGROUP).in_step("cannot make a cgroup namespace")?;
@@ -179,9 +236,8 @@ impl Child<'_> {
     fn settle_in(&mut self, root: &NewRoot) -> Result<()> {
         if let Some(process) = self.request.spec.process.as_ref().filter(|process| process.terminal) {
             let terminal = terminal::open(root, process.console_size)?;
-            message::send(&self.socket, &FromChild::Terminal, &[terminal.controller.as_fd()])
-                .in_step("cannot hand the terminal to the monitor")?;
-            self.streams = Streams::Terminal(terminal.container);
+            terminal::bind_console(root, &terminal)?;
+            self.use_terminal(terminal)?;
         }
         root.enter()?;
         let Some(linux) = self.linux() else { return Ok(()) };
@@ -192,9 +248,20 @@ impl Child<'_> {
         }
         root::make_paths_read_only(&linux.readonly_paths)?;
         root::mask(&linux.masked_paths)?;
+        if let Some(propagation) = linux.rootfs_propagation.as_deref().filter(|_| self.request.oci.is_some())
+        {
+            root.propagate(propagation)?;
+        }
         if self.request.spec.root.as_ref().is_some_and(|root| root.readonly) {
             root.make_read_only(self.request)?;
         }
+        Ok(())
+    }
+
+    fn use_terminal(&mut self, terminal: terminal::Terminal) -> Result<()> {
+        message::send(&self.socket, &FromChild::Terminal, &[terminal.controller.as_fd()])
+            .in_step("cannot hand the terminal to the monitor")?;
+        self.streams = Streams::Terminal(terminal.container);
         Ok(())
     }
 
@@ -202,16 +269,8 @@ impl Child<'_> {
         match &self.streams {
             Streams::Terminal(container) => terminal::take(container, uid),
             Streams::Pipes { .. } => {
+                self.streams.give_to(uid, None)?;
                 for (number, stream) in self.streams.all().into_iter().enumerate() {
-                    // Lets the container's user open /dev/stdout again. Not possible for an id outside the user namespace, which then
-                    // simply cannot.
-                    let owned = rustix::fs::fchown(stream, Some(Uid::from_raw(uid)), None::<Gid>);
-                    if let Err(errno) = owned.or_else(|errno| {
-                        if matches!(errno, Errno::PERM | Errno::INVAL) { Ok(()) } else { Err(errno) }
-                    }) {
-                        let source = kernel::Error::new("fchown", "standard stream", errno);
-                        return Err(Error::Step { step: "cannot give the streams to the container", source });
-                    }
                     process::set_standard_stream(stream, number as i32)
                         .in_step("cannot set the standard streams")?;
                 }
@@ -233,7 +292,7 @@ impl Child<'_> {
     fn enter_working_directory(&self, process: &Process) -> Result<()> {
         let failed = |errno| {
             let source = kernel::Error::new("chdir", process.cwd.display().to_string(), errno);
-            Error::Step { step: "cannot enter the working directory", source }
+            Error::Step { step: WORKING_DIRECTORY_STEP, source }
         };
         match rustix::process::chdir(&process.cwd) {
             Err(Errno::NOENT) => {
@@ -256,7 +315,7 @@ impl Child<'_> {
         let init = self.request.init.then(reaper::own_file).transpose()?;
         kernel::signal::unblock_all();
         if !process.no_new_privileges {
-            load_filter(
+            self.load_filter(
                 filter,
                 "loading a filter needs CAP_SYS_ADMIN or no_new_privs, so it comes before that goes",
             )?;
@@ -267,17 +326,52 @@ impl Child<'_> {
         if process.no_new_privileges {
             because(Chapter::Process, "no_new_privs: set-user-id programs raise nothing in this container");
             kernel::identity::set_no_new_privileges().in_step("cannot set no_new_privs")?;
-            load_filter(filter, "the last thing before the program: from here on only these system calls")?;
         }
         let name = process.args.first().cloned().unwrap_or_default();
         let path = program::find(&name, environment)?;
-        process::cloexec_all().in_step("cannot close coracle's files")?;
+        self.wait_at_gate()?;
+        if process.no_new_privileges {
+            self.load_filter(
+                filter,
+                "the last thing before the program: from here on only these system calls",
+            )?;
+        }
+        hooks::run_inside(self.request, Moment::StartContainer)?;
+        process::cloexec_from(self.first_own_descriptor()).in_step("cannot close coracle's files")?;
         because(Chapter::Process, "the process becomes the container's program");
         let failed = match &init {
             Some(own) => reaper::become_init(own.as_fd(), &path, &process.args, environment),
             None => process::execve(&path, &process.args, environment),
         };
         Err(program::cannot_execute(&name, &path, failed.errno()))
+    }
+
+    /// Where another command decides when the program starts: says that all is ready, and waits for a byte.
+    fn wait_at_gate(&self) -> Result<()> {
+        let Some(gate) = &self.gate else { return Ok(()) };
+        message::send(&self.socket, &FromChild::Ready, &[]).in_step("cannot talk to the runtime")?;
+        loop {
+            match rustix::io::read(gate, &mut [0; 1]) {
+                Ok(_) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(errno) => {
+                    let source = kernel::Error::new("read", "the FIFO that start writes to", errno);
+                    return Err(Error::Step { step: "cannot wait for the start", source });
+                }
+            }
+        }
+    }
+
+    fn load_filter(&self, filter: Option<&seccomp::Filter>, why: &'static str) -> Result<()> {
+        let Some(filter) = filter else { return Ok(()) };
+        because(Chapter::Process, why);
+        let listener = filter.load().in_step("cannot load the system call filter")?;
+        if let Some(listener) = listener {
+            message::send(&self.socket, &FromChild::Listener, &[listener.as_fd()])
+                .in_step("cannot hand the filter's listener on")?;
+            wait_for_go(self.socket.as_fd())?;
+        }
+        Ok(())
     }
 }
 
@@ -288,18 +382,16 @@ fn is_foreign_dev(mount: &crate::spec::Mount) -> bool {
     mount.destination == Path::new("/dev") && is_bind()
 }
 
-fn load_filter(filter: Option<&seccomp::Filter>, why: &'static str) -> Result<()> {
-    let Some(filter) = filter else { return Ok(()) };
-    because(Chapter::Process, why);
-    filter.load().in_step("cannot load the system call filter").map(drop)
-}
-
 /// The filter that a request asks for; none where all calls are allowed.
 fn compile_filter(request: &Request) -> Result<Option<seccomp::Filter>> {
     let process = request.spec.process.as_ref();
     let sets = Sets::new(process.and_then(|process| process.capabilities.as_ref()))?;
     match &request.seccomp {
         SeccompChoice::Unconfined => Ok(None),
+        SeccompChoice::Configured => {
+            let rules = request.spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
+            Ok(rules.map(seccomp::Filter::of).transpose()?)
+        }
         SeccompChoice::Default => Ok(Some(seccomp::Filter::docker_default(sets.bounding())?)),
         SeccompChoice::Profile(text) => {
             let profile = seccomp::Profile::parse(text.as_bytes())?;

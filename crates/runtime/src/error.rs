@@ -96,11 +96,26 @@ pub enum Error {
         /// The id.
         id: u32,
     },
+    /// A container of runc's command line cannot be used as asked.
+    #[error(transparent)]
+    Container(#[from] crate::container::Fault),
     /// The container's process ended before it became the program.
     #[error("the container's first process ended early ({ended})")]
     EndedEarly {
         /// How it ended.
         ended: String,
+    },
+    /// A hook of the configuration failed.
+    #[error("error running {moment} hook #{number} ({}): {reason}", path.display())]
+    Hook {
+        /// When it was run.
+        moment: &'static str,
+        /// Its place among those of this moment, from 0.
+        number: usize,
+        /// The program.
+        path: PathBuf,
+        /// How it ended.
+        reason: String,
     },
     /// The container's process failed and said why.
     #[error("{}", .0.cause)]
@@ -116,6 +131,9 @@ pub struct Failure {
     pub cause: String,
     /// What to do, when there is something.
     pub advice: Option<String>,
+    /// The same as runc says it, for those that look for its words.
+    #[serde(default)]
+    pub words: Option<String>,
 }
 
 impl From<&Error> for Failure {
@@ -128,9 +146,35 @@ impl From<&Error> for Failure {
             Error::ProgramNotExecutable { .. } => 126,
             _ => 125,
         };
-        Self { exit_code, cause: error.to_string(), advice: advice(error) }
+        Self { exit_code, cause: error.to_string(), advice: advice(error), words: words(error) }
     }
 }
+
+/// What runc says where callers match on it.
+fn words(error: &Error) -> Option<String> {
+    Some(match error {
+        Error::ProgramNotFound { program, searched: Some(_) } => {
+            format!("exec: {program:?}: executable file not found in $PATH")
+        }
+        Error::ProgramNotFound { program, searched: None } => {
+            format!("exec: {program:?}: stat {program}: no such file or directory")
+        }
+        Error::InterpreterMissing { program } => format!("exec {program}: no such file or directory"),
+        Error::ProgramNotExecutable { program, reason } => {
+            let reason = if reason == "is a directory" { "permission denied" } else { reason };
+            format!("exec: {program:?}: {reason}")
+        }
+        Error::Step { step: WORKING_DIRECTORY_STEP, source } => {
+            let reason = std::io::Error::from(source.errno()).to_string();
+            let reason = reason.split(" (os error").next().unwrap_or_default().to_lowercase();
+            format!("chdir to cwd ({:?}) set in config.json failed: {reason}", source.object())
+        }
+        _ => return None,
+    })
+}
+
+/// The step that enters `process.cwd`.
+pub(crate) const WORKING_DIRECTORY_STEP: &str = "cannot enter the working directory";
 
 const NO_SPACE: &str = "free some disk space: coracle rmi removes images that are not needed";
 /// Steps that have an advice of their own.

@@ -7,43 +7,33 @@ use std::path::{Path, PathBuf};
 use cgroup::{Group, Hierarchy};
 use kernel::process::{self, CloneFlags, Cloned, Ended};
 use kernel::record::{Actor, Chapter, because};
-use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::fs::{Mode, OFlags};
 
 use crate::child::{self, Child, FromChild, Go};
 use crate::error::{Error, InStep as _, Result};
+use crate::hooks;
 use crate::message;
 use crate::namespaces::{self, Plan};
 use crate::overlay::mount_overlay;
 use crate::request::{Request, RootFileSystem};
 use crate::root::{self, Prepared};
+use crate::seccomp;
 use crate::spec::{IdMapping, Linux};
+use crate::streams::Streams;
 
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 
-/// The container's ends of its standard streams.
+/// A container to make.
 #[derive(Debug)]
-pub enum Streams {
-    /// Pipes, or what else the caller has: input, output, error.
-    Pipes {
-        /// What it reads.
-        input: OwnedFd,
-        /// Where it writes.
-        output: OwnedFd,
-        /// Where it complains.
-        error: OwnedFd,
-    },
-    /// All three are a terminal.
-    Terminal(OwnedFd),
-}
-
-impl Streams {
-    /// The descriptors in the order of their standard numbers.
-    pub(crate) fn all(&self) -> Vec<BorrowedFd<'_>> {
-        match self {
-            Streams::Pipes { input, output, error } => vec![input.as_fd(), output.as_fd(), error.as_fd()],
-            Streams::Terminal(container) => vec![container.as_fd()],
-        }
-    }
+pub struct Job<'a> {
+    /// What is asked.
+    pub request: &'a Request,
+    /// The container's ends of its streams; with a terminal they are what it has until then.
+    pub streams: Streams,
+    /// The control group file systems.
+    pub hierarchy: &'a Hierarchy,
+    /// A FIFO open for reading and writing: with it the process stops before its program until a byte comes.
+    pub gate: Option<OwnedFd>,
 }
 
 /// A container whose program runs.
@@ -63,12 +53,8 @@ pub struct Running {
 ///
 /// `born` is called when the process exists and has not yet done anything, so that it can be found again if this one is
 /// killed. The caller must be single-threaded and ignore SIGPIPE.
-pub fn launch(
-    request: &Request,
-    streams: Streams,
-    hierarchy: &Hierarchy,
-    born: impl FnOnce(u32) -> Result<()>,
-) -> Result<Running> {
+pub fn launch(job: Job<'_>, born: impl FnOnce(u32) -> Result<()>) -> Result<Running> {
+    let (request, hierarchy) = (job.request, job.hierarchy);
     let capabilities = kernel::identity::capabilities().in_step("cannot read this process's capabilities")?;
     let privileged = capabilities.effective & CAP_SYS_ADMIN != 0;
     let plan = Plan::new(request, privileged)?;
@@ -79,7 +65,7 @@ pub fn launch(
         group.as_ref().map_or(Ok(()), |group| group.limit_devices(&limits))?;
         born(pid)
     };
-    let made = launch_in(request, streams, &plan, privileged, hierarchy, group.as_ref(), last_steps);
+    let made = launch_in(job, &plan, privileged, group.as_ref(), last_steps);
     match made {
         Ok((child, terminal, user_namespace)) => Ok(Running { child, group, terminal, user_namespace }),
         Err(error) => {
@@ -103,14 +89,13 @@ fn limits(request: &Request, privileged: bool) -> Result<cgroup::Limits> {
 type Made = (process::Child, Option<OwnedFd>, Option<OwnedFd>);
 
 fn launch_in(
-    request: &Request,
-    streams: Streams,
+    job: Job<'_>,
     plan: &Plan,
     privileged: bool,
-    hierarchy: &Hierarchy,
     group: Option<&Group>,
     last_steps: impl FnOnce(u32) -> Result<()>,
 ) -> Result<Made> {
+    let Job { request, streams, hierarchy, gate } = job;
     let binds = if privileged { root::open_binds(&request.spec.mounts)? } else { BTreeMap::new() };
     let shared_memory_of = request.shared_memory_of.as_deref().map(namespaces::open).transpose()?;
     let prepared = Prepared { overlays: Vec::new(), binds, shared_memory_of };
@@ -127,11 +112,11 @@ fn launch_in(
     {
         Cloned::Child => {
             drop(ours);
-            start_child(Child { request, plan, hierarchy, streams, prepared, socket: theirs })
+            start_child(Child { request, plan, hierarchy, streams, prepared, socket: theirs, gate })
         }
         Cloned::Parent(first) => first,
     };
-    drop((theirs, streams, prepared));
+    drop((theirs, streams, prepared, gate));
     let guided = guide(request, plan, privileged, group, &first, &ours, last_steps);
     match guided {
         Ok((child, terminal, user_namespace)) => Ok((child.unwrap_or(first), terminal, user_namespace)),
@@ -179,9 +164,15 @@ fn guide(
     }
     go(&overlays)?;
     // While the child builds its root file system, which takes as long.
-    last_steps(second.as_ref().unwrap_or(first).pid)?;
+    let process = second.as_ref().unwrap_or(first);
+    last_steps(process.pid)?;
+    if hooks::before_root_changes(&request.spec) {
+        until_mounted(socket)?;
+        hooks::run_outside(request, process.pid)?;
+        go(&[])?;
+    }
     child::send_filter(socket.as_fd(), request)?;
-    let terminal = until_program(socket, second.as_ref().unwrap_or(first))?;
+    let terminal = until_program(request, socket, process)?;
     Ok((second, terminal, user_namespace))
 }
 
@@ -217,7 +208,7 @@ fn start_child(child: Child<'_>) -> ! {
 }
 
 /// The process that the intermediate one made, which is a child of this one; the intermediate one is reaped.
-fn second_process(socket: &OwnedFd, first: &process::Child) -> Result<process::Child> {
+pub(crate) fn second_process(socket: &OwnedFd, first: &process::Child) -> Result<process::Child> {
     let second = match message::receive::<FromChild>(socket)? {
         Some((FromChild::Cloned(pid), mut fds)) if fds.len() == 1 => {
             process::Child { pid, pidfd: fds.remove(0) }
@@ -229,18 +220,37 @@ fn second_process(socket: &OwnedFd, first: &process::Child) -> Result<process::C
     Ok(second)
 }
 
-/// Listens until the socket closes, which execve does; the terminal may come by on the way.
-fn until_program(socket: &OwnedFd, child: &process::Child) -> Result<Option<OwnedFd>> {
+/// Waits until the child has made its mounts.
+fn until_mounted(socket: &OwnedFd) -> Result<()> {
+    match message::receive::<FromChild>(socket)? {
+        Some((FromChild::Mounted, _)) => Ok(()),
+        Some((FromChild::Failed(failure), _)) => Err(Error::InContainer(failure)),
+        _ => Err(Error::EndedEarly { ended: "before its mounts were made".to_owned() }),
+    }
+}
+
+/// Listens until the child is ready for its program, or the socket closes, which execve does; the terminal may come by on the way.
+pub(crate) fn until_program(
+    request: &Request,
+    socket: &OwnedFd,
+    child: &process::Child,
+) -> Result<Option<OwnedFd>> {
     let mut terminal = None;
     loop {
         match message::receive::<FromChild>(socket)? {
             Some((FromChild::Terminal, mut fds)) => terminal = fds.pop(),
+            Some((FromChild::Listener, mut fds)) => {
+                if let Some(listener) = fds.pop() {
+                    seccomp::hand_on(request, child.pid, &listener)?;
+                }
+                message::send(socket, &Go::On, &[]).in_step("cannot talk to the container's process")?;
+            }
+            Some((FromChild::Ready, _)) => return Ok(terminal),
             Some((FromChild::Failed(failure), _)) => return Err(Error::InContainer(failure)),
-            Some((FromChild::Cloned(_) | FromChild::Joined, _)) => {}
+            Some((FromChild::Cloned(_) | FromChild::Joined | FromChild::Mounted, _)) => {}
+            // A process that is killed closes the socket too; whoever waits for it finds that out.
             None => return Ok(terminal),
         }
-        // A process that is killed closes the socket too; whoever waits for it finds that out.
-        let _ = child;
     }
 }
 
@@ -254,7 +264,7 @@ fn ended_early(child: &process::Child) -> Error {
 }
 
 /// Written from outside: inside, a process that others may not look into does not own this file.
-fn write_score(request: &Request, pid: u32) -> Result<()> {
+pub(crate) fn write_score(request: &Request, pid: u32) -> Result<()> {
     let Some(score) = request.spec.process.as_ref().and_then(|process| process.oom_score_adj) else {
         return Ok(());
     };
@@ -340,15 +350,10 @@ fn run_helper(name: &'static str, pid: u32, mappings: &[IdMapping]) -> Result<()
 fn give_to_mapped_root(request: &Request, streams: &Streams) -> Result<()> {
     let Some(linux) = &request.spec.linux else { return Ok(()) };
     let root_of = |maps: &[IdMapping]| maps.iter().find(|map| map.container_id == 0).map(|map| map.host_id);
-    let (Some(uid), Some(gid)) = (root_of(&linux.uid_mappings), root_of(&linux.gid_mappings)) else {
-        return Ok(());
-    };
-    for stream in streams.all() {
-        rustix::fs::fchown(stream, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
-            .map_err(|errno| kernel::Error::new("fchown", "standard stream", errno))
-            .in_step("cannot give the streams to the container")?;
+    match (root_of(&linux.uid_mappings), root_of(&linux.gid_mappings)) {
+        (Some(uid), Some(gid)) => streams.give_to(uid, Some(gid)),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Union mounts whose lower layers show their owners shifted into the container's user namespace.

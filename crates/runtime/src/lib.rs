@@ -2,19 +2,26 @@
 //!
 //! Synchronous and single-threaded up to the container's `execve`. Knows no image, no network, no database.
 
+pub mod bundle;
 mod capability;
 mod cgroup_view;
 mod child;
+pub mod config;
+pub mod container;
 mod device;
 mod error;
+mod exec;
 pub mod group;
+pub mod helper;
+pub mod hooks;
 mod launch;
-mod limits;
+pub mod limits;
 pub mod message;
 pub mod monitor;
 mod mount_options;
 mod namespaces;
 mod overlay;
+pub mod own_file;
 mod privilege;
 mod program;
 pub mod reaper;
@@ -24,9 +31,12 @@ mod root;
 pub mod seccomp;
 pub mod spec;
 pub mod state;
+mod streams;
 mod terminal;
 mod user;
 
 pub use capability::CAPABILITIES;
 pub use error::{Error, Failure, Result};
-pub use launch::{Running, Streams, launch, map_by_helpers};
+pub use exec::{Exec, Executed, exec};
+pub use launch::{Job, Running, launch, map_by_helpers};
+pub use streams::Streams;

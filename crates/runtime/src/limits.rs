@@ -41,6 +41,11 @@ pub(crate) fn from_resources(resources: &Resources, privileged: bool) -> Result<
     Ok(limits)
 }
 
+/// The limits that an update asks for: those that are not zero, which is what callers send for "unchanged".
+pub fn for_update(resources: &Resources) -> Result<Limits> {
+    from_resources(resources, true)
+}
+
 const fn allow(major: u32, minor: Option<u32>) -> DeviceRule {
     let kind = DeviceKind::Character;
     DeviceRule { allow: true, kind, major: Some(major), minor, access: Access::ALL }

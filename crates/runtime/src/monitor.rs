@@ -15,11 +15,12 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Failure, InStep as _, Result};
-use crate::launch::{Running, Streams, launch};
+use crate::launch::{Job, Running, launch};
 use crate::message::{self, FromMonitor, ToMonitor};
 use crate::remains;
 use crate::request::{self, Request};
 use crate::state::{self, Exit, State};
+use crate::streams::Streams;
 
 /// The first argument that makes coracle-runtime the monitor.
 pub const ARGUMENT: &str = "monitor";
@@ -73,9 +74,10 @@ pub fn run(start: Start) -> Result<()> {
     };
     let (container_side, our_side) = streams(&request)?;
     let born = |pid| State::of(pid).write(&request.state_directory);
-    let launched = hierarchy
-        .map_err(Error::from)
-        .and_then(|hierarchy| launch(&request, container_side, &hierarchy, born));
+    let launched = hierarchy.map_err(Error::from).and_then(|hierarchy| {
+        let (request, hierarchy) = (&request, &hierarchy);
+        launch(Job { request, streams: container_side, hierarchy, gate: None }, born)
+    });
     let running = match launched {
         Ok(running) => running,
         Err(error) => {

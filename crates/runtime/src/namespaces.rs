@@ -40,7 +40,7 @@ pub struct Joined {
     file: OwnedFd,
 }
 
-fn flag(kind: NamespaceKind) -> CloneFlags {
+pub(crate) fn flag(kind: NamespaceKind) -> CloneFlags {
     match kind {
         NamespaceKind::User => CloneFlags::NEWUSER,
         NamespaceKind::Pid => CloneFlags::NEWPID,
@@ -81,6 +81,19 @@ impl Plan {
         let unprivileged_map = plan.has_user_namespace() && !privileged;
         plan.may_set_groups = !unprivileged_map || request.map_with_helpers;
         Ok(plan)
+    }
+
+    /// The plan of a process that goes into a container's namespaces of these kinds.
+    pub fn to_join(request: &Request, kinds: &[NamespaceKind]) -> Result<Self> {
+        let in_user_namespace = kinds.contains(&NamespaceKind::User);
+        let may_set_groups = !in_user_namespace || request.map_with_helpers || may_set_groups()?;
+        Ok(Self {
+            new_flags: CloneFlags::empty(),
+            new_cgroup: false,
+            time_offsets: None,
+            joined: Vec::new(),
+            may_set_groups,
+        })
     }
 
     /// Whether the container is in a user namespace of its own or another container's.
@@ -131,10 +144,41 @@ impl Plan {
     }
 }
 
-fn become_root() -> Result<()> {
+pub(crate) fn become_root() -> Result<()> {
     because(Chapter::Namespaces, "root of the user namespace may make and enter the others");
     kernel::identity::set_group(0).in_step("cannot become root of the user namespace")?;
     kernel::identity::set_user(0).in_step("cannot become root of the user namespace")
+}
+
+/// Whether this process is root outside, so that the container's maps were made without giving setgroups up.
+fn may_set_groups() -> Result<bool> {
+    const CAP_SETGID: u64 = 1 << 6;
+    let held = kernel::identity::capabilities().in_step("cannot read this process's capabilities")?;
+    Ok(held.effective & CAP_SETGID != 0)
+}
+
+/// The kinds of namespaces in which the process `pid` is in another one than this process.
+pub(crate) fn other_than_own(pid: u32) -> Result<Vec<NamespaceKind>> {
+    const KINDS: [(NamespaceKind, &str); 8] = [
+        (NamespaceKind::User, "user"),
+        (NamespaceKind::Pid, "pid"),
+        (NamespaceKind::Mount, "mnt"),
+        (NamespaceKind::Network, "net"),
+        (NamespaceKind::Uts, "uts"),
+        (NamespaceKind::Ipc, "ipc"),
+        (NamespaceKind::Cgroup, "cgroup"),
+        (NamespaceKind::Time, "time"),
+    ];
+    let identity = |process: &str, name: &str| fs_err::read_link(format!("/proc/{process}/ns/{name}"));
+    let mut kinds = Vec::new();
+    for (kind, name) in KINDS {
+        // A kernel without this kind has no file of it.
+        let Ok(own) = identity("self", name) else { continue };
+        if identity(&pid.to_string(), name)? != own {
+            kinds.push(kind);
+        }
+    }
+    Ok(kinds)
 }
 
 /// A namespace that exists, by its file.

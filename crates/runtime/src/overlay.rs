@@ -203,7 +203,7 @@ fn mount_attached(overlay: &Overlay, layers: Vec<OwnedFd>) -> Result<OwnedFd> {
 fn attach_and_mount(overlay: &Overlay, layers: Vec<OwnedFd>, socket: &OwnedFd) -> Result<OwnedFd> {
     // A lock of the monitor's would live on in here for a moment.
     let keep: Vec<_> = layers.iter().chain([socket]).map(AsFd::as_fd).collect();
-    process::close_all_but(&keep).in_step("cannot close the monitor's files")?;
+    process::close_all_but(&keep, 3).in_step("cannot close the monitor's files")?;
     let directories = Directories::with_layers(overlay, layers)?;
     because(Chapter::RootFileSystem, "what is attached in this mount namespace is seen in no other");
     mount("", Path::new("/"), "", MountFlags::REC | MountFlags::PRIVATE, "").in_step(STEP)?;

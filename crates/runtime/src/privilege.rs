@@ -105,7 +105,9 @@ pub fn set(sets: &Sets) -> Result<()> {
         inheritable: sets.inheritable,
     };
     identity::set_capabilities(kept).in_step(STEP)?;
-    for number in (0..64).filter(|number| sets.ambient & (1 << number) != 0) {
+    // One that is not inheritable cannot be ambient: configurations ask for it all the same (`runc spec` does), and get none.
+    let ambient = sets.ambient & sets.permitted & sets.inheritable;
+    for number in (0..64).filter(|number| ambient & (1 << number) != 0) {
         identity::raise_ambient(number).in_step(STEP)?;
     }
     Ok(())

@@ -41,6 +41,9 @@ pub struct Request {
     pub map_with_helpers: bool,
     /// The parent control group, `--cgroup-parent`.
     pub cgroup_parent: Option<String>,
+    /// What is different when another engine asks by runc's command line; none for coracle's own engine.
+    #[serde(default)]
+    pub oci: Option<Oci>,
     /// Whether the container is removed when it ends.
     pub remove: bool,
     /// The file that keeps the container's name taken.
@@ -49,6 +52,23 @@ pub struct Request {
     pub directory: PathBuf,
     /// The container's directory in the volatile root.
     pub state_directory: PathBuf,
+}
+
+/// What another engine asks beside its OCI configuration, by the options of runc's command line.
+///
+/// With it everything is as the configuration says: the group is at `linux.cgroupsPath`, in every tree, and the user's groups are those listed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Oci {
+    /// `--systemd-cgroup`: the group is a unit that systemd is asked for.
+    pub systemd_cgroup: bool,
+    /// `--no-new-keyring`: the caller's session keyring stays.
+    pub no_new_keyring: bool,
+    /// `--no-pivot`: the root is changed by moving it onto `/`, for machines that run from their initial file system.
+    pub no_pivot: bool,
+    /// `--preserve-fds`: that many descriptors after the standard ones stay open.
+    pub preserve_fds: u32,
+    /// The bundle's directory, which hooks are told.
+    pub bundle: PathBuf,
 }
 
 /// What the root file system is made of.
@@ -95,4 +115,6 @@ pub enum SeccompChoice {
     Unconfined,
     /// A profile in docker's or the specification's JSON form, as read from the user's file.
     Profile(String),
+    /// What `linux.seccomp` of the configuration says.
+    Configured,
 }

@@ -77,7 +77,11 @@ pub fn attach(request: &Request, prepared: &mut Prepared) -> Result<NewRoot> {
     );
     mount("", Path::new("/"), "", MountFlags::REC | MountFlags::SLAVE, "")
         .in_step("cannot detach from the host's mounts")?;
-    let place = request.state_directory.join("root");
+    let place = match (&request.root, &request.oci) {
+        // What another engine has mounted there stays below, out of sight, as everything of the host.
+        (RootFileSystem::Directory(path), Some(_)) => path.clone(),
+        _ => request.state_directory.join("root"),
+    };
     let (tree, name) = match &request.root {
         RootFileSystem::Directory(path) => {
             because(
@@ -155,6 +159,15 @@ pub fn share_memory(root: &NewRoot, theirs: &OwnedFd) -> Result<()> {
 }
 
 impl NewRoot {
+    /// The root that this process has already.
+    pub fn of_this_process() -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open("/", flags, Mode::empty())
+            .map(|directory| Self { directory })
+            .map_err(|errno| kernel::Error::new("open", "/", errno))
+            .in_step("cannot use the container's root")
+    }
+
     /// Opens a path below the new root, whatever links lie on the way.
     pub fn open(&self, path: &Path, flags: OFlags) -> std::result::Result<OwnedFd, Errno> {
         let inside = path.strip_prefix("/").unwrap_or(path);
@@ -305,6 +318,23 @@ impl NewRoot {
         because(Chapter::RootFileSystem, "the old root goes: nothing of the host is reachable any more");
         unmount_detached(Path::new(".")).in_step(STEP)?;
         rustix::process::chdir("/").map_err(|errno| kernel::Error::new("chdir", "/", errno)).in_step(STEP)
+    }
+
+    /// Gives the root the propagation that `linux.rootfsPropagation` asks for.
+    pub fn propagate(&self, propagation: &str) -> Result<()> {
+        let options = mount_options::parse(&[propagation.to_owned()]);
+        let Some((flags, recursive)) = options.propagation else {
+            let reason =
+                "give private, slave, shared or unbindable, or one of these with r before it".to_owned();
+            let value = propagation.to_owned();
+            return Err(Error::Configuration { what: "linux.rootfsPropagation", value, reason });
+        };
+        because(
+            Chapter::RootFileSystem,
+            "rootfsPropagation: whether mounts made here and outside are seen on the other side",
+        );
+        let flags = if recursive { flags | MountFlags::REC } else { flags };
+        mount("", Path::new("/"), "", flags, "").in_step("cannot set the root's propagation")
     }
 
     /// Makes the image's mounts read-only, when all else is mounted.

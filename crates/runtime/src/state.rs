@@ -40,6 +40,28 @@ pub fn now() -> u64 {
     rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec as u64
 }
 
+/// The time now.
+pub fn now_exactly() -> rustix::time::Timespec {
+    rustix::time::clock_gettime(rustix::time::ClockId::Realtime)
+}
+
+/// A time as RFC 3339 has it, in UTC: `2026-11-24T10:00:00Z`, with nanoseconds where they are asked for.
+pub fn timestamp(time: rustix::time::Timespec, with_nanoseconds: bool) -> String {
+    let (days, second) = (time.tv_sec.div_euclid(86_400), time.tv_sec.rem_euclid(86_400));
+    // The calendar repeats every 400 years, 146,097 days; counted from the first of March of the year 0, leap days end a year.
+    let days = days + 719_468;
+    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    let fraction = if with_nanoseconds { format!(".{:09}", time.tv_nsec) } else { String::new() };
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
+}
+
 /// When a process started, in clock ticks since boot; none when it is gone or only waits to be reaped.
 pub fn start_ticks(pid: u32) -> Option<u64> {
     let text = fs_err::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -117,6 +139,17 @@ fn unreadable(path: &Path, reason: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_written_as_rfc_3339_has_them() {
+        let at = |tv_sec| timestamp(rustix::time::Timespec { tv_sec, tv_nsec: 5 }, false);
+        assert_eq!(at(0), "1970-01-01T00:00:00Z");
+        assert_eq!(at(951_782_399), "2000-02-28T23:59:59Z");
+        assert_eq!(at(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(at(1_795_514_545), "2026-11-24T10:02:25Z");
+        let exact = timestamp(rustix::time::Timespec { tv_sec: 4_107_542_400, tv_nsec: 5 }, true);
+        assert_eq!(exact, "2100-03-01T00:00:00.000000005Z");
+    }
 
     #[test]
     fn knows_a_running_process_from_one_of_the_same_number() {

@@ -20,9 +20,11 @@ pub struct Terminal {
     pub controller: OwnedFd,
     /// The end of the container.
     pub container: OwnedFd,
+    /// Where that is in the container, `/dev/pts/N`.
+    pub name: String,
 }
 
-/// Opens a new terminal of the container's devpts and makes it its `/dev/console`.
+/// Opens a new terminal of the container's devpts.
 pub fn open(root: &NewRoot, size: Option<ConsoleSize>) -> Result<Terminal> {
     because(Chapter::Process, "-t: the process gets a terminal of its own, from its own devpts");
     let failed = |call: &'static str| move |errno| kernel::Error::new(call, "/dev/pts/ptmx", errno);
@@ -36,11 +38,12 @@ pub fn open(root: &NewRoot, size: Option<ConsoleSize>) -> Result<Terminal> {
         let size = Winsize { ws_row: size.height, ws_col: size.width, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&controller, size).map_err(failed("ioctl")).in_step(STEP)?;
     }
-    bind_console(root, &container, &name)?;
-    Ok(Terminal { controller, container })
+    Ok(Terminal { controller, container, name })
 }
 
-fn bind_console(root: &NewRoot, container: &OwnedFd, name: &str) -> Result<()> {
+/// Makes a terminal the container's `/dev/console`.
+pub fn bind_console(root: &NewRoot, terminal: &Terminal) -> Result<()> {
+    let (container, name) = (&terminal.container, &terminal.name);
     let failed = |errno| kernel::Error::new("openat", "/dev/console", errno);
     let (parent, console) = root.parent_of(Path::new("/dev/console"))?;
     let create = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;

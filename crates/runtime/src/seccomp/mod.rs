@@ -17,6 +17,7 @@ mod arch;
 mod assemble;
 mod compile;
 mod docker;
+mod listener;
 mod oci;
 mod profile;
 #[cfg(any(test, target_arch = "x86_64"))]
@@ -28,6 +29,7 @@ use kernel::seccomp::{FilterFlags, Instruction};
 
 pub use crate::capability::capability_set;
 pub use docker::docker_default;
+pub(crate) use listener::hand_on;
 pub use oci::{Action, Arch, Condition, Flag, Op, Seccomp, Syscall};
 pub use profile::{Profile, ProfileArch, ProfileSyscall, Where, kernel_version};
 

@@ -1,0 +1,44 @@
+//! Telling what went wrong: on standard error, and in the file that `--log` names, in the form that callers read.
+
+use std::io::Write as _;
+
+/// Where errors go besides standard error.
+#[derive(Debug, Clone, Default)]
+pub struct Log {
+    /// `--log`.
+    pub file: Option<String>,
+    /// `--log-format json`.
+    pub json: bool,
+}
+
+impl Log {
+    /// Reports an error; the last thing a command does.
+    pub fn error(&self, message: &str) {
+        self.line("error", message);
+        if self.file.is_some() {
+            eprintln!("{message}");
+        }
+    }
+
+    /// Reports what does not end the command.
+    pub fn warning(&self, message: &str) {
+        self.line("warning", message);
+    }
+
+    fn line(&self, level: &str, message: &str) {
+        let time = runtime::state::timestamp(runtime::state::now_exactly(), false);
+        let line = match self.json {
+            true => serde_json::json!({ "level": level, "msg": message, "time": time }).to_string(),
+            false => format!("time={time:?} level={level} msg={message:?}"),
+        };
+        let written = self.file.as_ref().map(|path| {
+            let mut file = fs_err::OpenOptions::new().append(true).create(true).open(path)?;
+            writeln!(file, "{line}")
+        });
+        // Where the log cannot be written, the directory may be gone by now, standard error is left.
+        match written {
+            Some(Ok(())) => {}
+            _ => eprintln!("{line}"),
+        }
+    }
+}

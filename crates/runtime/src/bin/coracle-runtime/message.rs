@@ -1,0 +1,19 @@
+//! Errors in runc's words: callers look for some of them.
+
+use runtime::Error;
+
+/// The text of an error as it is logged.
+pub fn of(error: &Error) -> String {
+    match error {
+        Error::InContainer(failure) => match &failure.words {
+            Some(words) => format!("unable to start container process: {words}"),
+            None => {
+                format!("unable to start container process: error during container init: {}", failure.cause)
+            }
+        },
+        other => match runtime::Failure::from(other).advice {
+            Some(advice) => format!("{other} ({advice})"),
+            None => other.to_string(),
+        },
+    }
+}
