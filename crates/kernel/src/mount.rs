@@ -54,6 +54,9 @@ bitflags! {
         const NODEV = 0x4;
         /// Nothing can be executed.
         const NOEXEC = 0x8;
+        /// The field that says how access times are kept. It has one of three values: zero (relatime, the kernel's own way),
+        /// [`Self::NOATIME`] or [`Self::STRICTATIME`].
+        const ATIME = 0x70;
         /// Access times are never written.
         const NOATIME = 0x10;
         /// Access times are always written.
@@ -418,12 +421,19 @@ struct MountAttr {
 }
 
 /// `mount_setattr(dfd, path, flags, attr, size)`: changes attributes of a mount. See mount_setattr(2).
+///
+/// How access times are kept is one field: who sets or clears any of it gets all of it cleared first, as the call demands. So
+/// clearing [`MountAttributes::NOATIME`] without setting anything means relatime.
 pub fn set_attributes(at: At<'_>, change: Change<'_>) -> Result<()> {
     let mut set = change.set;
     set.set(MountAttributes::IDMAP, change.user_namespace.is_some());
+    let mut clear = change.clear;
+    if (set | clear).intersects(MountAttributes::ATIME) {
+        clear |= MountAttributes::ATIME;
+    }
     let attr = MountAttr {
         set: set.bits(),
-        clear: change.clear.bits(),
+        clear: clear.bits(),
         propagation: change.propagation.map_or(0, |flags| flags.bits()),
         user_namespace: change.user_namespace.map_or(0, |fd| fd.as_raw_fd() as u64),
     };
@@ -442,7 +452,7 @@ pub fn set_attributes(at: At<'_>, change: Change<'_>) -> Result<()> {
             .map_or(Arg::Int(0), |fd| Arg::Fd(fd.as_raw_fd(), "the container's user namespace".to_owned()));
         let fields = [
             ("attr_set", flags_arg(&set)),
-            ("attr_clr", flags_arg(&change.clear)),
+            ("attr_clr", flags_arg(&clear)),
             ("propagation", propagation),
             ("userns_fd", user_namespace),
         ];
@@ -478,4 +488,66 @@ pub fn set_attributes(at: At<'_>, change: Change<'_>) -> Result<()> {
 /// Whether an error says that this kernel does not know a call or a key, so that a fallback should be tried.
 pub fn is_unsupported(error: &Error) -> bool {
     matches!(error.errno(), Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use rustix::fs::StatVfsMountFlags as Seen;
+
+    use super::*;
+
+    /// A file system in memory that is attached nowhere: it goes with its descriptor.
+    fn file_system(attributes: MountAttributes) -> OwnedFd {
+        let context = fsopen("tmpfs").unwrap();
+        fsconfig(context.as_fd(), "tmpfs", Setting::Create).unwrap();
+        fsmount(context.as_fd(), "tmpfs", attributes).unwrap()
+    }
+
+    fn way_of_access_times(tree: &OwnedFd) -> Seen {
+        rustix::fs::fstatvfs(tree).unwrap().f_flag & (Seen::NOATIME | Seen::RELATIME)
+    }
+
+    #[test]
+    fn the_way_of_access_times_changes_to_each_other_one() {
+        if !rustix::process::geteuid().is_root() {
+            println!(
+                "SKIP: mount::tests::the_way_of_access_times_changes_to_each_other_one: only root mounts"
+            );
+            return;
+        }
+        let ways = [
+            (MountAttributes::empty(), Seen::RELATIME),
+            (MountAttributes::NOATIME, Seen::NOATIME),
+            (MountAttributes::STRICTATIME, Seen::empty()),
+        ];
+        for (from, before) in ways {
+            for (to, after) in ways {
+                let tree = file_system(from | MountAttributes::NODEV);
+                assert_eq!(way_of_access_times(&tree), before);
+                let change = Change { set: to, clear: from, ..Change::default() };
+                set_attributes(At::fd(tree.as_fd(), "tree"), change).unwrap();
+                assert_eq!(
+                    way_of_access_times(&tree),
+                    if from == to { before } else { after },
+                    "{from:?} to {to:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_about_access_times_leaves_them() {
+        if !rustix::process::geteuid().is_root() {
+            println!("SKIP: mount::tests::what_is_not_about_access_times_leaves_them: only root mounts");
+            return;
+        }
+        let tree = file_system(MountAttributes::NOATIME);
+        let change = Change { set: MountAttributes::RDONLY, ..Change::default() };
+        set_attributes(At::fd(tree.as_fd(), "tree"), change).unwrap();
+        assert_eq!(way_of_access_times(&tree), Seen::NOATIME);
+        assert_eq!(words(&(MountAttributes::ATIME | MountAttributes::RDONLY)), "RDONLY|ATIME");
+        assert_eq!(words(&MountAttributes::NOATIME), "NOATIME");
+    }
 }
