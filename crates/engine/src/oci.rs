@@ -71,13 +71,11 @@ fn generate_on(
         gid_mappings: plan.ids.gids.clone(),
         time_offsets: spec.isolation.time_offsets.clone(),
         devices: devices.nodes,
-        cgroups_path: None,
-        seccomp: None,
         resources: Some(resources(&spec.limits, devices.rules)),
         sysctl: sysctls(spec, &plan),
         masked_paths,
         readonly_paths,
-        rootfs_propagation: None,
+        ..Linux::default()
     };
     let configuration = runtime::spec::Spec {
         oci_version: OCI_VERSION.to_owned(),
@@ -136,7 +134,7 @@ fn process(spec: &Spec, image: &image::Config, hostname: &str) -> Result<Process
         rlimits: spec.process.rlimits.clone(),
         no_new_privileges: spec.powers.no_new_privileges,
         oom_score_adj: spec.process.oom_score_adj,
-        console_size: None,
+        ..Process::default()
     })
 }
 
@@ -238,6 +236,7 @@ fn resources(limits: &Limits, devices: Vec<runtime::spec::DeviceRule>) -> Resour
         limit: limits.memory,
         reservation: limits.memory_reservation,
         swap: limits.memory_swap.filter(|_| limits.memory.is_some()),
+        ..Memory::default()
     };
     let cpu = Cpu {
         shares: limits.cpu_shares,
@@ -245,6 +244,7 @@ fn resources(limits: &Limits, devices: Vec<runtime::spec::DeviceRule>) -> Resour
         period: limits.cpu_period,
         cpus: limits.cpuset_cpus.clone(),
         mems: limits.cpuset_mems.clone(),
+        ..Cpu::default()
     };
     let block_io = BlockIo {
         weight: limits.blkio_weight,
@@ -253,6 +253,7 @@ fn resources(limits: &Limits, devices: Vec<runtime::spec::DeviceRule>) -> Resour
         throttle_write_bps_device: limits.device_write_bps.clone(),
         throttle_read_iops_device: limits.device_read_iops.clone(),
         throttle_write_iops_device: limits.device_write_iops.clone(),
+        ..BlockIo::default()
     };
     Resources {
         devices,

@@ -1,6 +1,6 @@
 //! The specification's resources as the `cgroup` crate takes them: config-linux.md, "Control groups".
 
-use cgroup::{Access, DeviceKind, DeviceRate, DeviceRule, DeviceWeight, HugepageLimit, Limits};
+use cgroup::{Access, DeviceKind, DeviceRate, DeviceRule, DeviceWeight, HugepageLimit, Limits, RdmaLimit};
 
 use crate::error::{Error, Result};
 use crate::spec::{self, Resources};
@@ -10,6 +10,7 @@ use crate::spec::{self, Resources};
 /// Device rules need that: a user's processes can make no device nodes and open only those devices that the user may open anyway,
 /// so for them the kernel has nothing left to deny.
 pub(crate) fn from_resources(resources: &Resources, privileged: bool) -> Result<Limits> {
+    refuse_unsupported(resources)?;
     let mut limits = Limits { pids: resources.pids.map(|pids| pids.limit), ..Limits::default() };
     if let Some(memory) = &resources.memory {
         limits.memory.limit = memory.limit;
@@ -33,6 +34,8 @@ pub(crate) fn from_resources(resources: &Resources, privileged: bool) -> Result<
         limit: limit.limit,
     };
     limits.hugepages = resources.hugepage_limits.iter().map(hugepage).collect();
+    let rdma = |limit: &spec::RdmaLimit| RdmaLimit { handles: limit.hca_handles, objects: limit.hca_objects };
+    limits.rdma = resources.rdma.iter().map(|(device, limit)| (device.clone(), rdma(limit))).collect();
     limits.unified = resources.unified.clone();
     if privileged && !resources.devices.is_empty() {
         limits.devices = resources.devices.iter().map(device_rule).collect::<Result<_>>()?;
@@ -44,6 +47,32 @@ pub(crate) fn from_resources(resources: &Resources, privileged: bool) -> Result<
 /// The limits that an update asks for: those that are not zero, which is what callers send for "unchanged".
 pub fn for_update(resources: &Resources) -> Result<Limits> {
     from_resources(resources, true)
+}
+
+/// Limits that crate `cgroup` has no setting for are refused. Passed over are those that change nothing on any kernel that is
+/// supported: the kernel's own memory, which is no longer limited apart, groups below, which always count, and the weight against
+/// those below.
+fn refuse_unsupported(resources: &Resources) -> Result<()> {
+    let memory = resources.memory.clone().unwrap_or_default();
+    let cpu = resources.cpu.clone().unwrap_or_default();
+    let network = resources.network.clone().unwrap_or_default();
+    let text = |number: Option<i128>| number.map(|number| number.to_string());
+    let priorities = network.priorities.iter().map(|one| format!("{} {}", one.name, one.priority));
+    let asked = [
+        ("memory.kernelTCP", text(memory.kernel_tcp.filter(|bytes| *bytes != -1).map(i128::from))),
+        ("memory.swappiness", text(memory.swappiness.map(i128::from))),
+        ("memory.disableOOMKiller", memory.disable_oom_killer.filter(|on| *on).map(|on| on.to_string())),
+        ("cpu.burst", text(cpu.burst.filter(|time| *time != 0).map(i128::from))),
+        ("cpu.realtimeRuntime", text(cpu.realtime_runtime.filter(|time| *time != 0).map(i128::from))),
+        ("cpu.realtimePeriod", text(cpu.realtime_period.filter(|time| *time != 0).map(i128::from))),
+        ("cpu.idle", text(cpu.idle.filter(|idle| *idle != 0).map(i128::from))),
+        ("network.classID", text(network.class_id.filter(|class| *class != 0).map(i128::from))),
+        ("network.priorities", Some(priorities.collect::<Vec<_>>().join(", ")).filter(|all| !all.is_empty())),
+    ];
+    match asked.into_iter().find_map(|(what, value)| Some((what, value?))) {
+        Some((what, value)) => Err(invalid(what, value, "this limit is not supported")),
+        None => Ok(()),
+    }
 }
 
 const fn allow(major: u32, minor: Option<u32>) -> DeviceRule {
@@ -146,6 +175,28 @@ mod tests {
         assert_eq!((limits.devices[1].major, limits.devices[1].minor), (Some(10), None));
         assert_eq!(limits.devices.len(), 2 + DEFAULT_DEVICES.len());
         assert!(from_resources(&resources, false).unwrap().devices.is_empty());
+    }
+
+    #[test]
+    fn limits_that_cannot_be_set_are_refused() {
+        for text in [
+            r#"{"memory":{"swappiness":60}}"#,
+            r#"{"memory":{"disableOOMKiller":true}}"#,
+            r#"{"memory":{"kernelTCP":4096}}"#,
+            r#"{"cpu":{"realtimeRuntime":1000}}"#,
+            r#"{"cpu":{"burst":1000}}"#,
+            r#"{"cpu":{"idle":1}}"#,
+            r#"{"network":{"classID":1}}"#,
+            r#"{"network":{"priorities":[{"name":"eth0","priority":1}]}}"#,
+        ] {
+            let error = from_resources(&parsed(text), true).unwrap_err().to_string();
+            assert!(error.ends_with(": this limit is not supported"), "{error}");
+        }
+        let unset = r#"{"memory":{"kernel":-1,"kernelTCP":-1,"disableOOMKiller":false,"useHierarchy":true},
+            "cpu":{"burst":0,"idle":0,"realtimeRuntime":0},"network":{"classID":0},
+            "rdma":{"mlx5_1":{"hcaHandles":3}}}"#;
+        let limits = from_resources(&parsed(unset), true).unwrap();
+        assert_eq!(limits.rdma["mlx5_1"], RdmaLimit { handles: Some(3), objects: None });
     }
 
     #[test]

@@ -43,6 +43,7 @@ fn mount(destination: &str, kind: &str, source: &str, options: &str) -> Mount {
         kind: kind.to_owned(),
         source: source.to_owned(),
         options: options.split(',').map(str::to_owned).collect(),
+        ..Mount::default()
     }
 }
 
@@ -151,7 +152,13 @@ fn one(option: &MountOption) -> Result<Mount> {
             ("bind", source.display().to_string(), options)
         }
     };
-    Ok(Mount { destination: option.destination().to_owned(), kind: kind.to_owned(), source, options })
+    Ok(Mount {
+        destination: option.destination().to_owned(),
+        kind: kind.to_owned(),
+        source,
+        options,
+        ..Mount::default()
+    })
 }
 
 /// A source that is missing is made by `--volume` and refused by `--mount`, as docker does.

@@ -139,7 +139,7 @@ fn everything_limited() {
         cpuset_cpus: Some("0-1".to_owned()),
         cpuset_mems: Some("0".to_owned()),
         blkio_weight: Some(300),
-        blkio_weight_device: vec![WeightDevice { major: 8, minor: 0, weight: Some(200) }],
+        blkio_weight_device: vec![WeightDevice { major: 8, minor: 0, weight: Some(200), leaf_weight: None }],
         device_read_bps: rate(1),
         device_write_bps: rate(2),
         device_read_iops: rate(3),

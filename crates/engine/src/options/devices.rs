@@ -79,7 +79,7 @@ pub fn device_weight(text: &str) -> Result<WeightDevice> {
     let weight = limits::blkio_weight(OPTION, weight)
         .map_err(|_| invalid(OPTION, text, "not a weight from 10 to 1000", accepted))?;
     let (major, minor) = block_device(OPTION, text, path)?;
-    Ok(WeightDevice { major, minor, weight })
+    Ok(WeightDevice { major, minor, weight, leaf_weight: None })
 }
 
 fn split<'a>(option: &'static str, text: &'a str, accepted: &str) -> Result<(&'a str, &'a str)> {

@@ -3,7 +3,9 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
+
+use crate::spec::absent::null_is_default;
 
 /// What a container's processes may ask the kernel for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,7 +17,7 @@ pub struct Seccomp {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_errno_ret: Option<u32>,
     /// The interfaces that can be used besides the processor's own.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub architectures: Vec<Arch>,
     /// How the filter is loaded; not given is not the same as none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -27,7 +29,7 @@ pub struct Seccomp {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listener_metadata: Option<String>,
     /// The rules.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub syscalls: Vec<Syscall>,
 }
 
@@ -51,7 +53,7 @@ pub struct Syscall {
     pub errno_ret: Option<u32>,
     /// Only calls with such arguments. All must hold, except that conditions of which two are on the same argument are
     /// alternatives (as runc has it).
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub args: Vec<Condition>,
 }
 
@@ -195,15 +197,6 @@ pub enum Arch {
     Sh,
     #[serde(rename = "SCMP_ARCH_SHEB")]
     Sheb,
-}
-
-/// Go writes an empty list as `null`.
-pub(super) fn null_is_empty<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de> + Default,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 fn is_zero(value: &u64) -> bool {

@@ -7,8 +7,9 @@ use serde::Deserialize;
 
 use super::Error;
 use super::arch::MACHINE;
-use super::oci::{Action, Arch, Condition, Flag, Seccomp, Syscall, null_is_empty};
+use super::oci::{Action, Arch, Condition, Flag, Seccomp, Syscall};
 use crate::capability::capability_set;
+use crate::spec::absent::null_is_default;
 
 /// A profile as docker reads it; an OCI `linux.seccomp` object is one too.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -19,10 +20,10 @@ pub struct Profile {
     /// Its error number.
     pub default_errno_ret: Option<u32>,
     /// The interfaces that can be used, whatever the machine.
-    #[serde(deserialize_with = "null_is_empty")]
+    #[serde(deserialize_with = "null_is_default")]
     pub architectures: Vec<Arch>,
     /// The interfaces that can be used on each machine.
-    #[serde(deserialize_with = "null_is_empty")]
+    #[serde(deserialize_with = "null_is_default")]
     pub arch_map: Vec<ProfileArch>,
     /// How the filter is loaded.
     pub flags: Option<Vec<Flag>>,
@@ -31,7 +32,7 @@ pub struct Profile {
     /// Passed on to that socket's owner.
     pub listener_metadata: Option<String>,
     /// The rules.
-    #[serde(deserialize_with = "null_is_empty")]
+    #[serde(deserialize_with = "null_is_default")]
     pub syscalls: Vec<ProfileSyscall>,
 }
 
@@ -42,7 +43,7 @@ pub struct ProfileArch {
     /// Its own.
     pub architecture: Arch,
     /// The others.
-    #[serde(default, deserialize_with = "null_is_empty")]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub sub_architectures: Vec<Arch>,
 }
 
@@ -54,7 +55,7 @@ pub struct ProfileSyscall {
     #[serde(default)]
     pub name: String,
     /// The calls.
-    #[serde(default, deserialize_with = "null_is_empty")]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub names: Vec<Cow<'static, str>>,
     /// What happens to them.
     pub action: Action,
@@ -62,13 +63,13 @@ pub struct ProfileSyscall {
     #[serde(default)]
     pub errno_ret: Option<u32>,
     /// Conditions on arguments.
-    #[serde(default, deserialize_with = "null_is_empty")]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub args: Vec<Condition>,
     /// The rule holds only where all of this does.
-    #[serde(default, deserialize_with = "null_is_empty")]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub includes: Where,
     /// The rule does not hold where any of this does.
-    #[serde(default, deserialize_with = "null_is_empty")]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub excludes: Where,
 }
 
@@ -77,10 +78,10 @@ pub struct ProfileSyscall {
 #[serde(rename_all = "camelCase", default)]
 pub struct Where {
     /// Capabilities by name (`CAP_SYS_ADMIN`).
-    #[serde(deserialize_with = "null_is_empty")]
+    #[serde(deserialize_with = "null_is_default")]
     pub caps: Vec<String>,
     /// Machines by docker's name (`amd64`).
-    #[serde(deserialize_with = "null_is_empty")]
+    #[serde(deserialize_with = "null_is_default")]
     pub arches: Vec<String>,
     /// This kernel or a later one (`4.8`).
     pub min_kernel: Option<String>,

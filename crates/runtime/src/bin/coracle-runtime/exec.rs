@@ -105,12 +105,10 @@ fn process(container: &Container, given: &Given) -> Result<Process, Failed> {
         process.user.additional_gids.push(id("gid", group)?);
     }
     if let Some(label) = given.value("process-label") {
-        /*A*/
-        let _ = label;
+        process.selinux_label = Some(label.to_owned());
     }
     if let Some(profile) = given.value("apparmor") {
-        /*A*/
-        let _ = profile;
+        process.apparmor_profile = Some(profile.to_owned());
     }
     process.no_new_privileges |= given.is_on("no-new-privs");
     add_capabilities(&mut process, given.values("cap"));

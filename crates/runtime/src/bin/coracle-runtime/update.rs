@@ -68,7 +68,7 @@ fn from_options(given: &Given) -> Result<Resources, Failed> {
         limit: bytes(given, "memory")?,
         reservation: bytes(given, "memory-reservation")?,
         swap: bytes(given, "memory-swap")?,
-        //A        kernel_tcp: bytes(given, "kernel-memory-tcp")?,
+        kernel_tcp: bytes(given, "kernel-memory-tcp")?,
         ..Memory::default()
     };
     let text = |name| given.value(name).filter(|text| !text.is_empty()).map(str::to_owned);
@@ -76,8 +76,8 @@ fn from_options(given: &Given) -> Result<Resources, Failed> {
         shares: given.number("cpu-share")?,
         quota: given.number("cpu-quota")?,
         period: given.number("cpu-period")?,
-        //A        realtime_runtime: given.number("cpu-rt-runtime")?,
-        //A        realtime_period: given.number("cpu-rt-period")?,
+        realtime_runtime: given.number("cpu-rt-runtime")?,
+        realtime_period: given.number("cpu-rt-period")?,
         cpus: text("cpuset-cpus"),
         mems: text("cpuset-mems"),
         ..Cpu::default()
