@@ -58,7 +58,7 @@ pub enum Fault {
     #[error("container with given ID already exists")]
     Exists,
     /// The id is no name of a directory.
-    #[error("invalid container ID format: {id:?} (use letters, digits, and _ + - . but neither . nor ..)")]
+    #[error("invalid container ID format")]
     Id {
         /// As given.
         id: String,
@@ -72,6 +72,9 @@ pub enum Fault {
     /// It waits for `start` no more.
     #[error("cannot start an already running container")]
     Started,
+    /// Its processes are frozen.
+    #[error("cannot start a container in the paused state")]
+    Frozen,
     /// It has ended.
     #[error("cannot start a container that has stopped")]
     Stopped,
@@ -200,6 +203,13 @@ impl Container {
         Ok(if self.gate()?.is_some() { Status::Created } else { Status::Running })
     }
 
+    /// The name of the user that the container's directory belongs to, `#` and the number where the machine has no name for it.
+    pub fn owner(&self) -> Result<String> {
+        use std::os::unix::fs::MetadataExt as _;
+        let uid = fs_err::metadata(&self.directory)?.uid();
+        Ok(crate::user::name_of(uid)?.unwrap_or_else(|| format!("#{uid}")))
+    }
+
     /// The container's control group.
     pub fn group(&self) -> Result<Option<Group>> {
         crate::group::find_written(&self.directory)
@@ -219,8 +229,11 @@ impl Container {
     /// Lets the first process become its program.
     ///
     /// # Errors
-    /// [`Fault::Started`], [`Fault::Stopped`].
+    /// [`Fault::Started`], [`Fault::Stopped`], [`Fault::Frozen`].
     pub fn start(&self) -> Result<()> {
+        if self.status()? == Status::Paused {
+            return Err(Fault::Frozen.into());
+        }
         let Some(gate) = self.gate()? else {
             return Err(match self.running_process() {
                 Some(_) => Fault::Started.into(),

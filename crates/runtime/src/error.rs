@@ -156,6 +156,9 @@ fn words(error: &Error) -> Option<String> {
         Error::ProgramNotFound { program, searched: Some(_) } => {
             format!("exec: {program:?}: executable file not found in $PATH")
         }
+        Error::ProgramNotFound { program, .. } if program.is_empty() => {
+            "exec: \"\": executable file not found in $PATH".to_owned()
+        }
         Error::ProgramNotFound { program, searched: None } => {
             format!("exec: {program:?}: stat {program}: no such file or directory")
         }
@@ -163,6 +166,12 @@ fn words(error: &Error) -> Option<String> {
         Error::ProgramNotExecutable { program, reason } => {
             let reason = if reason == "is a directory" { "permission denied" } else { reason };
             format!("exec: {program:?}: {reason}")
+        }
+        Error::Configuration { what: "mount", value, reason } => {
+            format!("error mounting {value}: not a directory ({reason})")
+        }
+        Error::Step { step: WORKING_DIRECTORY_STEP, source } if source.errno() == Errno::NOTDIR => {
+            format!("mkdir {}: not a directory", source.object())
         }
         Error::Step { step: WORKING_DIRECTORY_STEP, source } => {
             let reason = std::io::Error::from(source.errno()).to_string();

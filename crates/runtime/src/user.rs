@@ -34,6 +34,12 @@ pub struct Identity {
     pub home: String,
 }
 
+/// The name of a user in `/etc/passwd`, if there is one.
+pub(crate) fn name_of(uid: u32) -> Result<Option<String>> {
+    let passwd = read_regular(Path::new("/etc/passwd"))?;
+    Ok(passwd_entries(&passwd).find(|entry| entry.uid == uid).map(|entry| entry.name.to_owned()))
+}
+
 struct Passwd<'a> {
     name: &'a str,
     uid: u32,

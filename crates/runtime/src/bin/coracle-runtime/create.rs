@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use runtime::bundle::{self, Creation};
 use runtime::container::Container;
 use runtime::request::Oci;
+use runtime::spec::Spec;
 use runtime::{Running, config, own_file};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
@@ -42,12 +43,17 @@ pub fn run(global: &Global, given: &Given) -> Outcome {
 /// With `gated` its program waits for `start`.
 pub fn make(global: &Global, given: &Given, gated: bool) -> Result<(Container, Running), Failed> {
     let bundle = std::path::absolute(given.value("bundle").unwrap_or("."))?;
+    if !bundle.is_dir() {
+        let reason = if bundle.exists() { "not a directory" } else { "no such file or directory" };
+        return Err(Failed::new(format!("chdir {}: {reason}", bundle.display())));
+    }
     let mut spec = config::read(&bundle)?;
     for warning in config::validate(&spec)? {
         global.log.warning(&warning);
     }
     let console =
         given.value("console-socket").filter(|path| !path.is_empty()).map(connect_to).transpose()?;
+    check_terminal(&spec, console.is_some(), gated || given.is_on("detach"))?;
     let mut no_environment = Vec::new();
     let environment = spec.process.as_mut().map_or(&mut no_environment, |process| &mut process.env);
     let preserve_fds = preserved(given, environment)?;
@@ -72,6 +78,20 @@ pub fn make(global: &Global, given: &Given, gated: bool) -> Result<(Container, R
         return Err(failed);
     }
     Ok((container, running))
+}
+
+/// A terminal needs somebody at its other end: who waits, or a socket.
+fn check_terminal(spec: &Spec, has_socket: bool, detached: bool) -> Result<(), Failed> {
+    let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
+    match (detached, terminal, has_socket) {
+        (true, true, false) => Err(Failed::new(
+            "cannot allocate tty if coracle-runtime will detach without setting console socket",
+        )),
+        (false, _, true) | (true, false, true) => {
+            Err(Failed::new("cannot use console socket if coracle-runtime will not detach or allocate tty"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn hand_over(given: &Given, console: Option<OwnedFd>, running: &mut Running) -> Result<(), Failed> {

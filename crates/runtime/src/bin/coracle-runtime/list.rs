@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use runtime::container::Container;
 
 use crate::arguments::{Flag, Given, option, switch};
-use crate::state::describe;
+use crate::state::{Described, describe};
 use crate::{Failed, Global, Outcome};
 
 pub const FLAGS: &[Flag] = &[
@@ -21,28 +21,25 @@ pub fn run(global: &Global, given: &Given) -> Outcome {
     }
     let states = containers.iter().map(describe).collect::<Result<Vec<_>, _>>()?;
     match given.value("format").unwrap_or("table") {
-        "json" => println!("{}", serde_json::Value::from(states)),
+        "json" => {
+            println!("{}", serde_json::to_string(&states).map_err(|error| Failed::new(error.to_string()))?)
+        }
         "table" => print_table(&states),
-        _ => return Err(Failed::new("invalid format option (use table or json)")),
+        _ => return Err(Failed::new("invalid format option")),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_table(states: &[serde_json::Value]) {
-    const COLUMNS: [(&str, &str); 6] = [
-        ("ID", "id"),
-        ("PID", "pid"),
-        ("STATUS", "status"),
-        ("BUNDLE", "bundle"),
-        ("CREATED", "created"),
-        ("OWNER", "owner"),
-    ];
-    let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let heads = COLUMNS.map(|(head, _)| head.to_owned()).to_vec();
-    let rows = states.iter().map(|state| COLUMNS.map(|(_, field)| text(&state[field])).to_vec());
-    let rows: Vec<Vec<String>> = std::iter::once(heads).chain(rows).collect();
+fn print_table(states: &[Described]) {
+    let heads = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned);
+    let cells = |state: &Described| {
+        let (pid, status) = (state.pid.to_string(), state.status.name().to_owned());
+        let bundle = state.bundle.display().to_string();
+        [state.id.clone(), pid, status, bundle, state.created.clone(), state.owner.clone()]
+    };
+    let rows: Vec<[String; 6]> = std::iter::once(heads).chain(states.iter().map(cells)).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..COLUMNS.len()).map(width).collect();
+    let widths: Vec<usize> = (0..6).map(width).collect();
     for row in &rows {
         let cells: Vec<String> =
             row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();

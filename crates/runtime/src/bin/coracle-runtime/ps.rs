@@ -19,7 +19,7 @@ pub fn run(global: &Global, given: &Given) -> Outcome {
     match given.value("format").unwrap_or("table") {
         "json" => println!("{}", serde_json::json!(pids)),
         "table" => print_table(&pids, &given.operands[1..])?,
-        _ => return Err(Failed::new("invalid format option (use table or json)")),
+        _ => return Err(Failed::new("invalid format option")),
     }
     Ok(ExitCode::SUCCESS)
 }
