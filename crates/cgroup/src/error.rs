@@ -91,6 +91,36 @@ pub enum Error {
         /// Why not.
         reason: &'static str,
     },
+    /// The limit exists with version 1 only.
+    #[error(
+        "{option} cannot be enforced: only the {controller} controller of version 1 knows it, which is not in use here"
+    )]
+    OnlyInV1 {
+        /// The option as docker names it.
+        option: &'static str,
+        /// `memory`, `net_cls`, …
+        controller: &'static str,
+    },
+    /// A limit below what is in use, where that was to be checked. Callers of runtimes know this text from runc.
+    #[error("rejecting {what} limit {limit} <= usage {usage}")]
+    BelowUsage {
+        /// `memory` or `memory+swap`.
+        what: &'static str,
+        /// Bytes asked for.
+        limit: i64,
+        /// Bytes of memory in use.
+        usage: u64,
+    },
+    /// A limit of memory that the group's processes are beyond and cannot come below. Callers of runtimes know this text from runc.
+    #[error("unable to set memory limit to {limit} (current usage: {usage}, peak usage: {peak})")]
+    MemoryInUse {
+        /// As written.
+        limit: String,
+        /// Bytes in use.
+        usage: u64,
+        /// The most bytes that ever were in use.
+        peak: u64,
+    },
     /// A group with processes of its own cannot hand controllers to groups below it.
     #[error("{} has processes of its own, so the kernel lets it limit no groups below it", directory.display())]
     Occupied {

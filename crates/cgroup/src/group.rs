@@ -238,25 +238,69 @@ impl Group {
         self.join(pid)
     }
 
-    /// Changes the limits of a group that has processes. What is not given stays; device rules cannot be changed.
+    /// Changes the limits of a group that has processes. What is not given stays; device rules replace those there are.
     pub fn update(&mut self, limits: &Limits) -> Result<()> {
-        if !limits.devices.is_empty() {
-            let reason = "device rules are set when the container is made".to_owned();
-            return Err(Error::Value { option: "device rules", value: String::new(), reason });
-        }
         let hierarchy = self.hierarchy.clone();
         let mut settings = setting::settings(&hierarchy, limits)?;
+        self.check_usage(limits)?;
         self.enable(&controllers_of(&settings, &hierarchy, Version::V2))?;
         let entered = self.v1.len();
         self.make_v1(&settings, false)?;
         self.order_for_update(&mut settings)?;
-        self.apply(&settings)?;
+        if self.unified.is_some() || limits.devices.is_empty() {
+            self.apply(&settings)?;
+        } else {
+            // Lists are replaced line by line, beginning with nothing: no process shall be refused what it has before and after.
+            self.while_frozen(|| self.apply(&settings))?;
+        }
+        self.replace_devices(limits)?;
         let Some(new) = self.v1.get(entered..) else { return Ok(()) };
         // A tree that the group was not in until now: its processes come after, until none is left outside.
         for directory in new {
             crate::processes::move_all(self, directory)?;
         }
         Ok(())
+    }
+
+    /// Refuses limits that the group is beyond already, if that was asked for; version 1 does so by itself.
+    fn check_usage(&self, limits: &Limits) -> Result<()> {
+        let memory = &limits.memory;
+        let Some((directory, Version::V2)) =
+            self.directory_of("memory").filter(|_| memory.check_before_update)
+        else {
+            return Ok(());
+        };
+        let usage = match read(&directory.join("memory.current")) {
+            // Nothing was limited until now, so nothing is known.
+            Err(Error::Read { errno: Errno::NOENT, .. }) => return Ok(()),
+            other => other?.trim().parse::<u64>().unwrap_or(0),
+        };
+        for (what, limit) in [("memory+swap", memory.swap), ("memory", memory.limit)] {
+            if let Some(limit) = limit.filter(|limit| *limit > 0 && limit.unsigned_abs() <= usage) {
+                return Err(Error::BelowUsage { what, limit, usage });
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts device rules into the place of those that [`Group::limit_devices`] or an earlier update made. In between both hold, so that
+    /// nothing is allowed that neither allows.
+    fn replace_devices(&self, limits: &Limits) -> Result<()> {
+        let Some(unified) = self.unified.as_ref().filter(|_| !limits.devices.is_empty()) else {
+            return Ok(());
+        };
+        let name = unified.path.display().to_string();
+        let group = unified.descriptor.as_fd();
+        let failed = |source| devices_failed(limits, source);
+        let old = kernel::bpf::own_device_programs(group, &name).map_err(failed)?;
+        limit_devices(unified, limits)?;
+        because(
+            Chapter::Limits,
+            "a device must be allowed by each program of its group, so the one before goes",
+        );
+        old.iter()
+            .try_for_each(|program| kernel::bpf::detach_device_program(group, program.as_fd(), &name))
+            .map_err(failed)
     }
 
     /// Removes the group and the groups that its processes made below it, after [`Group::kill`].
@@ -498,8 +542,29 @@ impl Group {
         Ok(())
     }
 
+    /// Writes all settings. Those of `cpu` depend on each other (a burst fits its quota, an idle group takes no weight), which way round
+    /// depends on the values there were: what is refused is tried again after the others, as long as that helps.
     fn apply(&self, settings: &[Setting]) -> Result<()> {
-        settings.iter().try_for_each(|setting| self.apply_one(setting))
+        let mut left: Vec<&Setting> = settings.iter().collect();
+        loop {
+            let tried = left.len();
+            let mut refused = Vec::new();
+            let mut first = None;
+            for setting in left {
+                match self.apply_one(setting) {
+                    Err(error) if setting.controller == "cpu" && is_invalid(&error) => {
+                        refused.push(setting);
+                        first.get_or_insert(error);
+                    }
+                    other => other?,
+                }
+            }
+            match first {
+                None => return Ok(()),
+                Some(error) if refused.len() == tried => return Err(error),
+                Some(_) => left = refused,
+            }
+        }
     }
 
     fn apply_one(&self, setting: &Setting) -> Result<()> {
@@ -518,6 +583,13 @@ impl Group {
             let Some(value) = setting.values.get(at).or(setting.values.first()) else { continue };
             match write_control(&directory.join(file), value) {
                 Err(error) if error.errno() == Errno::NOENT => {}
+                Err(error) if error.errno() == Errno::BUSY && file == "memory.limit_in_bytes" => {
+                    let number =
+                        |file| Ok::<_, Error>(read(&directory.join(file))?.trim().parse().unwrap_or(0));
+                    let (usage, peak) =
+                        (number("memory.usage_in_bytes")?, number("memory.max_usage_in_bytes")?);
+                    return Err(Error::MemoryInUse { limit: value.clone(), usage, peak });
+                }
                 other => return other.map_err(|source| Error::Set { option, value: value.clone(), source }),
             }
         }
@@ -593,6 +665,10 @@ fn not_delegated(error: Error, option: &'static str, hierarchy: &Hierarchy) -> E
         }
         _ => error,
     }
+}
+
+fn is_invalid(error: &Error) -> bool {
+    matches!(error, Error::Set { source, .. } if source.errno() == Errno::INVAL)
 }
 
 /// Whether a parent was removed by another process while we were at it.
@@ -678,14 +754,16 @@ fn has_own_processes(directory: &Path) -> Result<bool> {
     Ok(exists(&directory.join("cgroup.type")) && !read(&directory.join("cgroup.procs"))?.is_empty())
 }
 
+fn devices_failed(limits: &Limits, source: kernel::Error) -> Error {
+    Error::Set { option: "device rules", value: format!("{} rules", limits.devices.len()), source }
+}
+
 fn limit_devices(unified: &Unified, limits: &Limits) -> Result<()> {
-    const OPTION: &str = "device rules";
     because(
         Chapter::Limits,
         "the kernel asks this program at every mknod and open of a device; the file's mode alone would let root use any disk",
     );
-    let failed =
-        |source| Error::Set { option: OPTION, value: format!("{} rules", limits.devices.len()), source };
+    let failed = |source| devices_failed(limits, source);
     let program = kernel::bpf::load_device_program(&devices::program(&limits.devices)?).map_err(failed)?;
     let name = unified.path.display().to_string();
     kernel::bpf::attach_device_program(unified.descriptor.as_fd(), program.as_fd(), &name).map_err(failed)

@@ -40,7 +40,10 @@ pub use devices::{Access, DeviceKind, DeviceRule};
 pub use error::{Error, Result};
 pub use group::{Description, Group};
 pub use hierarchy::{Hierarchy, Mount};
-pub use limits::{BlockIo, Cpu, DeviceRate, DeviceWeight, HugepageLimit, Limits, Memory, RdmaLimit};
+pub use limits::{
+    BlockIo, Cpu, DeviceRate, DeviceWeight, HugepageLimit, Limits, Memory, Network, NetworkPriority,
+    RdmaLimit,
+};
 pub use place::{Choice, Place};
 pub use scope::Refusal;
 pub use statistics::{Pressure, Statistics};

@@ -57,28 +57,55 @@ impl Group {
         self.kill_each()
     }
 
+    /// Sends a signal to every process of the group and of those below it. SIGKILL is the kernel's own kill of a whole group where it has
+    /// that; for others the group is frozen meanwhile, so that none forks away. It does not wait for anything to end.
+    pub fn kill_all(&self, signal: i32) -> Result<()> {
+        if signal == SIGKILL {
+            return self.kill_now();
+        }
+        because(
+            Chapter::Process,
+            "each process of the group gets the signal, and while they are frozen none can fork one that does not",
+        );
+        self.while_frozen(|| self.signal_each(signal))
+    }
+
+    fn signal_each(&self, signal: i32) -> Result<()> {
+        let mut reached = BTreeSet::new();
+        loop {
+            let new: Vec<u32> = self.processes()?.into_iter().filter(|pid| !reached.contains(pid)).collect();
+            if new.is_empty() {
+                return Ok(());
+            }
+            for pid in new {
+                match process::kill(pid as i32, signal) {
+                    Err(error) if error.errno() != Errno::SRCH => return Err(Error::Kill(error)),
+                    _ => {}
+                }
+                reached.insert(pid);
+            }
+        }
+    }
+
+    /// Does something while the processes of the group stand still; a group that was frozen before is left so.
+    pub(crate) fn while_frozen(&self, act: impl FnOnce() -> Result<()>) -> Result<()> {
+        if self.is_frozen()? {
+            return act();
+        }
+        self.set_frozen(true)?;
+        let done = act();
+        done.and(self.set_frozen(false))
+    }
+
     /// Kills one by one, while the group is frozen so that none forks. Works without the freezer too: a killed process cannot fork, so
     /// each round leaves fewer that can.
     fn kill_each(&self) -> Result<()> {
         self.set_frozen(true)?;
-        let mut killed = BTreeSet::new();
-        loop {
-            let new: Vec<u32> = self.processes()?.into_iter().filter(|pid| !killed.contains(pid)).collect();
-            if new.is_empty() {
-                break;
-            }
-            because(
-                Chapter::CleanUp,
-                "this kernel has no way to kill a whole group, so each of its processes is killed by itself",
-            );
-            for pid in new {
-                match process::kill(pid as i32, SIGKILL) {
-                    Err(error) if error.errno() != Errno::SRCH => return Err(Error::Kill(error)),
-                    _ => {}
-                }
-                killed.insert(pid);
-            }
-        }
+        because(
+            Chapter::CleanUp,
+            "this kernel has no way to kill a whole group, so each of its processes is killed by itself",
+        );
+        self.signal_each(SIGKILL)?;
         // Frozen processes of version 1 die only when they are let go on.
         self.set_frozen(false)
     }

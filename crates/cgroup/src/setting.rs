@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::hierarchy::Version;
-use crate::limits::{DeviceRate, Memory};
+use crate::limits::{Cpu, DeviceRate, Memory};
 use crate::{Error, Hierarchy, Limits, Result, devices};
 
 /// One write to one file of a group.
@@ -26,6 +26,11 @@ pub(crate) struct Setting {
 /// The controllers whose names we know; a file of `unified` belongs to one of them.
 const CONTROLLERS: [&str; 8] = ["cpu", "cpuset", "io", "memory", "hugetlb", "pids", "rdma", "misc"];
 
+const SWAPPINESS: &str = "--memory-swappiness";
+const OOM_KILLER: &str = "--oom-kill-disable";
+const KERNEL_TCP: &str = "kernel TCP memory limit";
+const USE_HIERARCHY: &str = "memory.use_hierarchy";
+
 const SHARES: (u64, u64) = (2, 262_144);
 const WEIGHTS: (u16, u16) = (10, 1000);
 
@@ -39,6 +44,7 @@ pub(crate) fn settings(hierarchy: &Hierarchy, limits: &Limits) -> Result<Vec<Set
     block_io(hierarchy.version("blkio"), limits, &mut list)?;
     hugepages(hierarchy.version("hugetlb"), limits, &mut list)?;
     rdma(limits, &mut list);
+    network(hierarchy, limits, &mut list)?;
     if matches!(hierarchy, Hierarchy::V1 { .. }) && !limits.devices.is_empty() {
         for (file, line) in devices::v1_lines(&limits.devices)? {
             list.push(set(
@@ -84,6 +90,7 @@ fn pids(limits: &Limits, list: &mut Vec<Setting>) {
 /// Memory and swap together: what was asked, or what a limit implies.
 fn memory_and_swap(memory: &Memory) -> Result<Option<i64>> {
     match (memory.limit, memory.swap) {
+        (Some(limit), None) if memory.leave_swap => Ok((limit < 0).then_some(-1)),
         (Some(limit), None) if limit > 0 => Ok(Some(limit.saturating_mul(2))),
         (None, Some(swap)) if swap >= 0 => Err(invalid(
             "--memory-swap",
@@ -118,14 +125,27 @@ fn memory(version: Version, memory: &Memory, list: &mut Vec<Setting>) -> Result<
     let both = memory_and_swap(memory)?;
     match version {
         Version::V1 => memory_v1(memory, both, list),
-        Version::V2 => {
-            memory_v2(memory, both, list);
-            Ok(())
-        }
+        Version::V2 => memory_v2(memory, both, list),
     }
 }
 
-fn memory_v2(memory: &Memory, both: Option<i64>, list: &mut Vec<Setting>) {
+/// What of memory's limits version 2 does not have, if it is asked for.
+fn only_in_v1(memory: &Memory) -> Option<&'static str> {
+    let asked = [
+        (swappiness(memory).is_some(), SWAPPINESS),
+        (memory.disable_oom_killer == Some(true), OOM_KILLER),
+        (memory.kernel_tcp.is_some(), KERNEL_TCP),
+        (memory.use_hierarchy == Some(false), USE_HIERARCHY),
+    ];
+    asked.into_iter().find_map(|(asked, option)| asked.then_some(option))
+}
+
+/// The swappiness that was asked for; callers write "not set" as -1, which here is the largest number.
+fn swappiness(memory: &Memory) -> Option<u64> {
+    memory.swappiness.filter(|value| *value != u64::MAX)
+}
+
+fn memory_v2(memory: &Memory, both: Option<i64>, list: &mut Vec<Setting>) -> Result<()> {
     if let Some(both) = both {
         let swap = if both < 0 { both } else { both - memory.limit.unwrap_or(0) };
         let why = "without a limit on swap, memory beyond the limit would be swapped out and the limit would limit nothing";
@@ -145,10 +165,14 @@ fn memory_v2(memory: &Memory, both: Option<i64>, list: &mut Vec<Setting>) {
         let why = "when memory is short, others have to give theirs back before this group goes below this";
         list.push(set("memory", "memory.low", or_max(low), "--memory-reservation", why));
     }
+    if let Some(option) = only_in_v1(memory) {
+        return Err(Error::OnlyInV1 { option, controller: "memory" });
+    }
     if let Some(whole) = memory.oom_group {
         let why = "what is left when one of several processes is killed for want of memory may be of no use: all go, or one";
         list.push(set("memory", "memory.oom.group", u8::from(whole).to_string(), "memory.oom.group", why));
     }
+    Ok(())
 }
 
 fn memory_v1(memory: &Memory, both: Option<i64>, list: &mut Vec<Setting>) -> Result<()> {
@@ -174,6 +198,34 @@ fn memory_v1(memory: &Memory, both: Option<i64>, list: &mut Vec<Setting>) -> Res
             option: "memory.oom.group",
             reason: "there the kernel kills single processes only",
         });
+    }
+    more_memory_v1(memory, list)
+}
+
+/// What only version 1 has.
+fn more_memory_v1(memory: &Memory, list: &mut Vec<Setting>) -> Result<()> {
+    if let Some(hierarchical) = memory.use_hierarchy {
+        let why = "whether memory of groups below counts for this one; newer kernels always count it";
+        let setting =
+            set("memory", "memory.use_hierarchy", u8::from(hierarchical).to_string(), USE_HIERARCHY, why);
+        list.push(Setting { optional: hierarchical, ..setting });
+    }
+    if let Some(disabled) = memory.disable_oom_killer {
+        let why =
+            "beyond the limit processes wait until there is memory, instead of one of them being killed";
+        let setting = set("memory", "memory.oom_control", u8::from(disabled).to_string(), OOM_KILLER, why);
+        list.push(Setting { optional: !disabled, ..setting });
+    }
+    if let Some(swappiness) = swappiness(memory) {
+        if swappiness > 100 {
+            return Err(invalid(SWAPPINESS, swappiness, "give 0 to 100"));
+        }
+        let why = "how readily memory is swapped out rather than taken from the page cache";
+        list.push(set("memory", "memory.swappiness", swappiness.to_string(), SWAPPINESS, why));
+    }
+    if let Some(limit) = memory.kernel_tcp {
+        let why = "beyond this the kernel takes no more memory for buffers of TCP connections";
+        list.push(set("memory", "memory.kmem.tcp.limit_in_bytes", limit.to_string(), KERNEL_TCP, why));
     }
     Ok(())
 }
@@ -209,9 +261,14 @@ fn cpu(version: Version, limits: &Limits, list: &mut Vec<Setting>) -> Result<()>
             "the kernel gives no less than 1000 microseconds (--cpus 0.01)",
         ));
     }
-    if quota.is_none() && period.is_none() {
-        return Ok(());
+    if quota.is_some() || period.is_some() {
+        quota_and_period(version, quota, period, list);
     }
+    burst_and_idle(version, cpu, list)?;
+    realtime(version, cpu, list)
+}
+
+fn quota_and_period(version: Version, quota: Option<i64>, period: Option<u64>, list: &mut Vec<Setting>) {
     let why =
         "once the group has used this much processor time in a period, all of it waits for the next one";
     match version {
@@ -232,6 +289,40 @@ fn cpu(version: Version, limits: &Limits, list: &mut Vec<Setting>) -> Result<()>
         Version::V2 => {
             let value = format!("{} {}", or_max(quota.unwrap_or(-1)), period.unwrap_or(100_000));
             list.push(set("cpu", "cpu.max", value, "--cpus", why));
+        }
+    }
+}
+
+fn burst_and_idle(version: Version, cpu: &Cpu, list: &mut Vec<Setting>) -> Result<()> {
+    if let Some(burst) = cpu.burst {
+        let file = match version {
+            Version::V1 => "cpu.cfs_burst_us",
+            Version::V2 => "cpu.max.burst",
+        };
+        let why = "time that was not used in earlier periods may be used beyond the quota, up to this much";
+        list.push(set("cpu", file, burst.to_string(), "cpu burst", why));
+    }
+    if let Some(idle) = cpu.idle {
+        if !(0..=1).contains(&idle) {
+            return Err(invalid("cpu idle", idle, "give 0 or 1"));
+        }
+        let why = "an idle group gets processor time only when nobody else wants any";
+        list.push(set("cpu", "cpu.idle", idle.to_string(), "cpu idle", why));
+    }
+    Ok(())
+}
+
+fn realtime(version: Version, cpu: &Cpu, list: &mut Vec<Setting>) -> Result<()> {
+    let period = cpu.realtime_period.filter(|period| *period != 0).map(|period| period.to_string());
+    let runtime = cpu.realtime_runtime.filter(|runtime| *runtime != 0).map(|runtime| runtime.to_string());
+    let why = "realtime processes of the group get at most this much of each period, so that they cannot starve the others";
+    for (option, file, value) in
+        [("--cpu-rt-period", "cpu.rt_period_us", period), ("--cpu-rt-runtime", "cpu.rt_runtime_us", runtime)]
+    {
+        match (value, version) {
+            (Some(value), Version::V1) => list.push(set("cpu", file, value, option, why)),
+            (Some(_), Version::V2) => return Err(Error::OnlyInV1 { option, controller: "cpu" }),
+            (None, _) => {}
         }
     }
     Ok(())
@@ -295,6 +386,7 @@ fn block_io(version: Version, limits: &Limits, list: &mut Vec<Setting>) -> Resul
         let name = format!("{}:{} ", device.major, device.minor);
         list.push(weight_setting(version, "--blkio-weight-device", &name, device.weight, why));
     }
+    leaf_weights(version, limits, list)?;
     let rates = [
         (&io.read_bps, "--device-read-bps", "rbps", "blkio.throttle.read_bps_device"),
         (&io.write_bps, "--device-write-bps", "wbps", "blkio.throttle.write_bps_device"),
@@ -312,6 +404,27 @@ fn block_io(version: Version, limits: &Limits, list: &mut Vec<Setting>) -> Resul
                 Version::V2 => set("io", "io.max", format!("{major}:{minor} {key}={rate}"), option, why),
             });
         }
+    }
+    Ok(())
+}
+
+/// Weights that only the scheduler of version 1 knew which Linux 5.0 took out.
+fn leaf_weights(version: Version, limits: &Limits, list: &mut Vec<Setting>) -> Result<()> {
+    const OPTION: &str = "blkio leaf weight";
+    let io = &limits.block_io;
+    let whole = io.leaf_weight.filter(|weight| *weight != 0);
+    let whole = whole.map(|weight| ("blkio.leaf_weight", String::new(), weight));
+    let devices = io.leaf_weight_device.iter().map(|device| {
+        ("blkio.leaf_weight_device", format!("{}:{} ", device.major, device.minor), device.weight)
+    });
+    for (file, device, weight) in whole.into_iter().chain(devices) {
+        check_weight(OPTION, weight)?;
+        if version == Version::V2 {
+            return Err(Error::OnlyInV1 { option: OPTION, controller: "blkio" });
+        }
+        let why =
+            "when a disk is busy, the group's own processes share with the groups below it by this weight";
+        list.push(set("blkio", file, format!("{device}{weight}"), OPTION, why));
     }
     Ok(())
 }
@@ -383,6 +496,27 @@ fn rdma(limits: &Limits, list: &mut Vec<Setting>) {
     }
 }
 
+fn network(hierarchy: &Hierarchy, limits: &Limits, list: &mut Vec<Setting>) -> Result<()> {
+    let network = &limits.network;
+    let class = network.class_id.map(|class| {
+        let why = "the machine's traffic control sorts packets of the group's processes by this class";
+        set("net_cls", "net_cls.classid", class.to_string(), "network class", why)
+    });
+    let priorities = network.priorities.iter().map(|one| {
+        let why = "packets of the group's processes leave by this interface with this priority";
+        let value = format!("{} {}", one.interface, one.priority);
+        set("net_prio", "net_prio.ifpriomap", value, "network priority", why)
+    });
+    for setting in class.into_iter().chain(priorities) {
+        let Setting { option, controller, .. } = setting;
+        if hierarchy.v1_with(controller).is_none() {
+            return Err(Error::OnlyInV1 { option, controller });
+        }
+        list.push(setting);
+    }
+    Ok(())
+}
+
 fn unified(hierarchy: &Hierarchy, limits: &Limits, list: &mut Vec<Setting>) -> Result<()> {
     const OPTION: &str = "unified";
     let files: &BTreeMap<String, String> = &limits.unified;
@@ -437,6 +571,56 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_of_an_oci_configuration_leaves_swap_alone() {
+        let memory = |limit| {
+            let memory = Memory { limit: Some(limit), leave_swap: true, ..Memory::default() };
+            Limits { memory, ..Limits::default() }
+        };
+        assert_eq!(lines(&v2(), &memory(50)), ["memory.max 50"]);
+        assert_eq!(lines(&v2(), &memory(-1)), ["memory.swap.max max", "memory.max max"]);
+    }
+
+    #[test]
+    fn what_only_version_1_has_is_written_there_and_refused_elsewhere() {
+        let v1 = |controller: &str| crate::Mount {
+            point: format!("/{controller}").into(),
+            root: "/".into(),
+            controllers: vec![controller.to_owned()],
+        };
+        let all = Hierarchy::V1 { v1: ["memory", "cpu", "blkio", "net_cls", "net_prio"].map(v1).to_vec() };
+        let is = |change: fn(&mut Limits), expected: &str| {
+            let mut limits = Limits::default();
+            change(&mut limits);
+            assert_eq!(lines(&all, &limits), [expected]);
+            let error = settings(&v2(), &limits).unwrap_err();
+            assert!(matches!(error, Error::OnlyInV1 { .. }), "{expected}: {error}");
+        };
+        is(|limits| limits.memory.swappiness = Some(7), "memory.swappiness 7");
+        is(|limits| limits.memory.disable_oom_killer = Some(true), "memory.oom_control 1");
+        is(|limits| limits.memory.kernel_tcp = Some(9), "memory.kmem.tcp.limit_in_bytes 9");
+        is(|limits| limits.memory.use_hierarchy = Some(false), "memory.use_hierarchy 0");
+        is(|limits| limits.cpu.realtime_runtime = Some(5), "cpu.rt_runtime_us 5");
+        is(|limits| limits.cpu.realtime_period = Some(5), "cpu.rt_period_us 5");
+        is(|limits| limits.block_io.leaf_weight = Some(10), "blkio.leaf_weight 10");
+        let leaf = |limits: &mut Limits| {
+            limits.block_io.leaf_weight_device = vec![crate::DeviceWeight { major: 8, minor: 0, weight: 10 }];
+        };
+        is(leaf, "blkio.leaf_weight_device 8:0 10");
+        is(|limits| limits.network.class_id = Some(0x10_0001), "net_cls.classid 1048577");
+        let priority = |limits: &mut Limits| {
+            limits.network.priorities =
+                vec![crate::NetworkPriority { interface: "lo".to_owned(), priority: 3 }];
+        };
+        is(priority, "net_prio.ifpriomap lo 3");
+        // What callers send for "not set" or "no" asks for nothing.
+        let mut limits = Limits::default();
+        limits.memory.swappiness = Some(u64::MAX);
+        limits.memory.disable_oom_killer = Some(false);
+        assert_eq!(lines(&v2(), &limits), [""; 0]);
+        assert_eq!(lines(&all, &limits), ["memory.oom_control 0"]);
+    }
+
+    #[test]
     fn shares_become_weights_on_the_curve() {
         let of = [2, 3, 100, 512, 1024, 2048, 262_143, 262_144].map(weight_of_shares);
         assert_eq!((of[0], of[4], of[7]), (1, 100, 10_000));
@@ -473,6 +657,8 @@ mod tests {
         refused(|limits| limits.cpu.period = Some(999));
         refused(|limits| limits.cpu.quota = Some(999));
         refused(|limits| limits.block_io.weight = Some(9));
+        refused(|limits| limits.block_io.leaf_weight = Some(9));
+        refused(|limits| limits.cpu.idle = Some(2));
         refused(|limits| limits.unified = [("../x".to_owned(), "1".to_owned())].into());
         refused(|limits| limits.unified = [("nothing.max".to_owned(), "1".to_owned())].into());
         refused(|limits| {

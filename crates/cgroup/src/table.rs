@@ -9,6 +9,8 @@ enum Fate {
     Approximated,
     /// It is an error to ask for it; the note says when, if not always.
     Refused,
+    /// It is taken and does nothing, for want of anything in today's kernels; the note says why it is not refused.
+    Ignored,
 }
 
 /// One option on v2, hybrid and v1.
@@ -18,13 +20,13 @@ struct Row {
     note: &'static str,
 }
 
-use Fate::{Approximated, Enforced, Refused};
+use Fate::{Approximated, Enforced, Ignored, Refused};
 
 const fn row(option: &'static str, fates: [Fate; 3], note: &'static str) -> Row {
     Row { option, fates, note }
 }
 
-const TABLE: [Row; 20] = [
+const TABLE: [Row; 31] = [
     row("--pids-limit", [Enforced; 3], ""),
     row("--memory", [Enforced; 3], ""),
     row("--memory-swap", [Enforced; 3], "refused where the kernel does not count swap"),
@@ -40,11 +42,36 @@ const TABLE: [Row; 20] = [
     ),
     row("memory.high", [Enforced, Refused, Refused], ""),
     row("memory.oom.group", [Enforced, Refused, Refused], "only when asked for"),
+    row("--oom-kill-disable", [Refused, Enforced, Enforced], "v2 has no such thing"),
+    row("--memory-swappiness", [Refused, Enforced, Enforced], ""),
+    row(
+        "kernel TCP memory limit",
+        [Refused, Enforced, Enforced],
+        "refused where the kernel does not count it",
+    ),
+    row(
+        "kernel memory limit",
+        [Ignored; 3],
+        "the kernel no longer has it, and callers still send it: as runc does",
+    ),
+    row(
+        "memory.use_hierarchy",
+        [Enforced, Enforced, Enforced],
+        "no is refused on v2, and on v1 since Linux 5.11",
+    ),
+    row("check before update", [Enforced; 3], "v1 always refuses less than what is in use"),
     row("--cpus, --cpu-quota, --cpu-period", [Enforced; 3], ""),
     row(
         "--cpu-shares",
         [Approximated, Enforced, Enforced],
         "v2 counts in other weights: 2 is 1, 1024 is 100, 262144 is 10000",
+    ),
+    row("cpu burst", [Enforced; 3], "refused before Linux 5.14"),
+    row("cpu idle", [Enforced; 3], "refused before Linux 5.15"),
+    row(
+        "--cpu-rt-runtime, --cpu-rt-period",
+        [Refused, Enforced, Enforced],
+        "refused where the kernel has no groups for realtime",
     ),
     row("--cpuset-cpus, --cpuset-mems", [Enforced; 3], ""),
     row(
@@ -53,6 +80,11 @@ const TABLE: [Row; 20] = [
         "refused where no scheduler knows weights; on v2 without bfq, 10 to 1000 become 1 to 10000",
     ),
     row("--blkio-weight-device", [Approximated, Enforced, Enforced], "as --blkio-weight"),
+    row(
+        "blkio leaf weight",
+        [Refused, Enforced, Enforced],
+        "refused since Linux 5.0, whose schedulers know none",
+    ),
     row(
         "--device-read-bps, --device-write-bps",
         [Enforced, Approximated, Approximated],
@@ -70,6 +102,11 @@ const TABLE: [Row; 20] = [
     ),
     row("hugepage limit", [Enforced; 3], "refused where the kernel has no huge pages of that size"),
     row("rdma limit", [Enforced; 3], "refused where there is no such device"),
+    row(
+        "network class, network priority",
+        [Refused, Enforced, Enforced],
+        "refused where the controllers net_cls and net_prio are not mounted",
+    ),
     row("unified", [Enforced, Refused, Refused], "hybrid takes files of controllers that are in its v2 tree"),
     row("freeze", [Enforced; 3], ""),
     row("any limit without delegation", [Refused; 3], "with the command that delegates"),
@@ -89,5 +126,6 @@ fn word(fate: Fate) -> &'static str {
         Enforced => "enforced",
         Approximated => "approximated",
         Refused => "refused",
+        Ignored => "ignored",
     }
 }

@@ -24,6 +24,7 @@ pub(crate) fn from_resources(resources: &Resources, privileged: bool) -> Result<
             period: cpu.period,
             cpus: cpu.cpus.clone(),
             mems: cpu.mems.clone(),
+            ..cgroup::Cpu::default()
         };
     }
     if let Some(io) = &resources.block_io {
@@ -148,6 +149,7 @@ fn block_io(io: &spec::BlockIo) -> Result<cgroup::BlockIo> {
         write_bps: rates(&io.throttle_write_bps_device)?,
         read_iops: rates(&io.throttle_read_iops_device)?,
         write_iops: rates(&io.throttle_write_iops_device)?,
+        ..cgroup::BlockIo::default()
     })
 }
 

@@ -1,8 +1,11 @@
 //! Groups as an OCI runtime's callers want them: at the path they name, in all trees, used if they are there, never their parents removed.
 
-use cgroup::{Choice, Description, Error, Group, Hierarchy, Limits, Place};
+use cgroup::{
+    Access, Choice, Cpu, Description, DeviceKind, DeviceRule, Error, Group, Hierarchy, Limits, Memory,
+    Network, Place,
+};
 
-use crate::machine::{Guarded, again, hierarchies, mount_points, name, role};
+use crate::machine::{Guarded, again, hierarchies, is_v2, mount_points, name, role, until};
 
 /// The parents of a test's group, removed with it.
 struct Parents(Vec<std::path::PathBuf>);
@@ -158,4 +161,217 @@ fn where_no_group_can_be_made_there_is_none_or_a_refusal() {
     assert!(matches!(error, Error::NotDelegated { option: "--pids-limit", .. }), "{error}");
     let choice = Place::of_path(&hierarchy, None, "y").unwrap();
     assert!(Group::create_everywhere(&hierarchy, choice, &Limits::default()).unwrap().is_none());
+}
+
+/// A group of its own, below a parent that is removed with the test, and the directory of a file of it.
+struct Own {
+    group: Guarded,
+    parents: Parents,
+}
+
+impl Own {
+    fn new(hierarchy: &Hierarchy, test: &str, limits: &Limits) -> Self {
+        let parent = name(test);
+        let parents = Parents::new(hierarchy, &parent);
+        Self { group: Guarded(create(hierarchy, &format!("/{parent}/x"), limits).unwrap()), parents }
+    }
+
+    fn content(&self, file: &str) -> String {
+        let path = self.parents.0.iter().map(|parent| parent.join("x").join(file)).find(|path| path.exists());
+        fs_err::read_to_string(path.unwrap_or_else(|| panic!("no {file}"))).unwrap().trim().to_owned()
+    }
+}
+
+#[test]
+fn every_controller_of_version_2_is_there_to_be_read() {
+    for hierarchy in hierarchies() {
+        let Hierarchy::V2 { unified } = &hierarchy else { continue };
+        let own = Own::new(&hierarchy, "controllers", &Limits::default());
+        let root = fs_err::read_to_string(unified.point.join("cgroup.controllers")).unwrap();
+        assert_eq!(own.content("cgroup.controllers"), root.trim());
+        assert!(root.contains("memory") && own.content("memory.current").parse::<u64>().is_ok());
+    }
+}
+
+#[test]
+fn a_parent_with_processes_lets_nothing_be_limited_and_says_so() {
+    for hierarchy in hierarchies().into_iter().filter(is_v2) {
+        let own = Own::new(&hierarchy, "occupied", &Limits::default());
+        let _sleeper = own.group.shell("exec sleep 1000");
+        let below = format!("{}/below", own.group.0.description().directories[""].display());
+        let path = below.strip_prefix("/sys/fs/cgroup").unwrap();
+        let error = create(&hierarchy, path, &pids(9)).unwrap_err();
+        assert!(matches!(error, Error::Occupied { .. }), "{error}");
+        assert!(!std::path::Path::new(&below).exists());
+        // Without a limit there is nothing that the parent would have to hand down.
+        let unlimited = create(&hierarchy, path, &Limits::default()).unwrap();
+        assert_eq!(fs_err::read_to_string(format!("{below}/cgroup.type")).unwrap().trim(), "domain");
+        unlimited.remove().unwrap();
+    }
+}
+
+#[test]
+fn a_signal_reaches_every_process_and_a_frozen_group_stays_frozen() {
+    const TERM: u32 = 15;
+    for hierarchy in hierarchies() {
+        let own = Own::new(&hierarchy, "signal", &Limits::default());
+        let group = &own.group.0;
+        let shell = own.group.shell("sleep 1000 & sleep 1000 & trap 'exit 3' TERM; wait");
+        until("the shell waits for the signal", || catches(shell.0.id(), TERM));
+        assert_eq!(group.processes().unwrap().len(), 3);
+        assert!(!group.is_frozen().unwrap());
+        group.freeze(true).unwrap();
+        assert!(group.is_frozen().unwrap());
+        // Whoever has a handler waits until it goes on. Version 2 lets those without one die at once.
+        group.kill_all(TERM as i32).unwrap();
+        assert!(group.is_frozen().unwrap());
+        assert!(group.processes().unwrap().contains(&shell.0.id()));
+        group.freeze(false).unwrap();
+        assert!(!group.is_frozen().unwrap());
+        assert_eq!(shell.status().code(), Some(3));
+        until("all are gone", || group.is_empty().unwrap());
+        group.kill_all(TERM as i32).unwrap();
+
+        let sleeper = own.group.shell("exec sleep 1000");
+        group.kill_all(TERM as i32).unwrap();
+        assert!(!sleeper.status().success());
+        let sleeper = own.group.shell("exec sleep 1000");
+        group.freeze(true).unwrap();
+        group.kill_all(9).unwrap();
+        assert!(!sleeper.status().success());
+    }
+}
+
+/// Whether a process has a handler for a signal: proc_pid_status(5).
+fn catches(pid: u32, signal: u32) -> bool {
+    let text = fs_err::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let mask = text.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    u64::from_str_radix(mask.trim(), 16).unwrap() & 1 << (signal - 1) != 0
+}
+
+#[test]
+fn device_rules_are_replaced() {
+    let rule = |minor| DeviceRule {
+        allow: true,
+        kind: DeviceKind::Character,
+        major: Some(1),
+        minor: Some(minor),
+        access: Access::ALL,
+    };
+    let rules = |minors: &[u32]| Limits {
+        devices: minors.iter().map(|minor| rule(*minor)).collect(),
+        ..Limits::default()
+    };
+    for hierarchy in hierarchies() {
+        let mut own = Own::new(&hierarchy, "devices", &Limits::default());
+        let null_and_zero = |own: &Own| {
+            let try_both = "for d in null zero; do (: < /dev/$d) 2> /dev/full && echo yes || echo no; done";
+            let text = own.group.shell(try_both).output();
+            text.split_whitespace().map(|answer| answer == "yes").collect::<Vec<bool>>()
+        };
+        own.group.0.limit_devices(&rules(&[3, 7])).unwrap();
+        // Those of a group that had none, then those that widen, then those that narrow.
+        for (minors, expected) in
+            [(&[3, 7][..], [true, false]), (&[3, 5, 7], [true, true]), (&[5, 7], [false, true])]
+        {
+            own.group.0.update(&rules(minors)).unwrap();
+            assert_eq!(null_and_zero(&own), expected, "{minors:?}");
+            own.group.0.update(&pids(100)).unwrap();
+            assert!(!own.group.0.is_frozen().unwrap());
+        }
+    }
+}
+
+#[test]
+fn bursts_and_idleness_are_set_whichever_way_round_the_kernel_wants_them() {
+    for hierarchy in hierarchies() {
+        let cpu = |quota, burst| Limits {
+            cpu: Cpu { quota: Some(quota), burst: Some(burst), ..Cpu::default() },
+            ..Limits::default()
+        };
+        let mut own = Own::new(&hierarchy, "burst", &cpu(20_000, 10_000));
+        let (burst, weight) = match is_v2(&hierarchy) {
+            true => ("cpu.max.burst", "cpu.weight"),
+            false => ("cpu.cfs_burst_us", "cpu.shares"),
+        };
+        for (quota, new) in [(50_000, 40_000), (5_000, 4_000)] {
+            own.group.0.update(&cpu(quota, new)).unwrap();
+            assert_eq!(own.content(burst), new.to_string());
+        }
+        let error = own.group.0.update(&cpu(5_000, 6_000)).unwrap_err();
+        assert!(matches!(error, Error::Set { option: "cpu burst", .. }), "{error}");
+
+        let idle = |idle, shares| Limits {
+            cpu: Cpu { idle: Some(idle), shares, ..Cpu::default() },
+            ..Limits::default()
+        };
+        own.group.0.update(&idle(1, Some(512))).unwrap();
+        assert_eq!(own.content("cpu.idle"), "1");
+        own.group.0.update(&idle(0, Some(1024))).unwrap();
+        assert_eq!(own.content("cpu.idle"), "0");
+        assert_eq!(own.content(weight), if is_v2(&hierarchy) { "100" } else { "1024" });
+    }
+}
+
+#[test]
+fn what_only_version_1_has_holds_there_and_is_refused_on_version_2() {
+    for hierarchy in hierarchies() {
+        let memory = Memory {
+            swappiness: Some(7),
+            disable_oom_killer: Some(true),
+            kernel_tcp: Some(1 << 24),
+            use_hierarchy: Some(true),
+            ..Memory::default()
+        };
+        let limits = Limits { memory, ..Limits::default() };
+        if is_v2(&hierarchy) {
+            let error = create(&hierarchy, "/coracle-only-v1", &limits).unwrap_err();
+            assert!(matches!(error, Error::OnlyInV1 { controller: "memory", .. }), "{error}");
+        } else {
+            let own = Own::new(&hierarchy, "only-v1", &limits);
+            assert_eq!(own.content("memory.swappiness"), "7");
+            assert!(own.content("memory.oom_control").starts_with("oom_kill_disable 1"));
+            assert_eq!(own.content("memory.kmem.tcp.limit_in_bytes"), (1 << 24).to_string());
+            let memory = Memory { use_hierarchy: Some(false), ..Memory::default() };
+            let error = create(&hierarchy, "/coracle-hierarchy", &Limits { memory, ..Limits::default() });
+            assert!(matches!(error.unwrap_err(), Error::Set { option: "memory.use_hierarchy", .. }));
+        }
+        let cpu = Cpu { realtime_runtime: Some(1000), ..Cpu::default() };
+        let error = create(&hierarchy, "/coracle-realtime", &Limits { cpu, ..Limits::default() });
+        match error {
+            // This kernel has groups for realtime.
+            Ok(group) => group.remove().unwrap(),
+            Err(error) => assert!(
+                matches!(&error, Error::OnlyInV1 { .. } | Error::NotOffered { .. } | Error::Set { .. }),
+                "{error}"
+            ),
+        }
+        let network = Network { class_id: Some(0x10_0001), ..Network::default() };
+        match create(&hierarchy, "/coracle-class", &Limits { network, ..Limits::default() }) {
+            Ok(group) => group.remove().unwrap(),
+            Err(error) => assert!(matches!(error, Error::OnlyInV1 { controller: "net_cls", .. }), "{error}"),
+        }
+    }
+}
+
+#[test]
+fn less_memory_than_is_in_use_is_refused() {
+    const MIB: i64 = 1 << 20;
+    for hierarchy in hierarchies() {
+        let mut own = Own::new(&hierarchy, "in-use", &Limits::default());
+        let _hungry = own.group.shell("x=$(head -c 16777216 /dev/zero | tr '\\0' x); sleep 1000");
+        until("it has its memory", || own.group.0.statistics().unwrap().memory >= Some(16 << 20));
+        let limit = |limit, check_before_update| {
+            let memory =
+                Memory { limit: Some(limit), swap: Some(limit), check_before_update, ..Memory::default() };
+            Limits { memory, ..Limits::default() }
+        };
+        let error = own.group.0.update(&limit(MIB, true)).unwrap_err().to_string();
+        let expected = match is_v2(&hierarchy) {
+            true => "rejecting memory+swap limit 1048576 <= usage ",
+            false => "unable to set memory limit to 1048576 (current usage: ",
+        };
+        assert!(error.starts_with(expected), "{error}");
+        own.group.0.update(&limit(64 * MIB, true)).unwrap();
+    }
 }
