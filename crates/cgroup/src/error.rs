@@ -143,6 +143,12 @@ pub enum Error {
         /// The group.
         path: PathBuf,
     },
+    /// A group that must exist does not.
+    #[error("control group {} does not exist", path.display())]
+    Missing {
+        /// The group.
+        path: PathBuf,
+    },
     /// A group that is to be a container's has processes already. Callers of runtimes know this text from runc.
     #[error("container's cgroup is not empty: {count} process(es) found")]
     NotEmpty {

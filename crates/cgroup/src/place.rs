@@ -101,6 +101,17 @@ impl Place {
         }
     }
 
+    /// The place of a group below this one.
+    pub fn below(&self, path: &str) -> Result<Self> {
+        let path = path.trim_matches('/');
+        let is_name = |part: Component<'_>| matches!(part, Component::Normal(_));
+        if path.contains(['\n', '\0']) || !Path::new(path).components().all(is_name) {
+            let reason = "a group below the container's is a path without `.` and `..`";
+            return Err(Error::Name { name: path.to_owned(), reason });
+        }
+        Ok(Self { base: self.base.clone(), below: self.below.join(path) })
+    }
+
     /// The group's directory in a tree.
     pub(crate) fn in_tree(&self, mount: &Mount) -> PathBuf {
         mount.point.join(&self.base).join(&self.below)

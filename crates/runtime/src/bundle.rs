@@ -97,5 +97,6 @@ fn needs_helpers(spec: &Spec) -> bool {
         matches!(maps, [] | [crate::spec::IdMapping { size: 1, .. }])
             && maps.iter().all(|map| map.host_id == id)
     };
-    !uid.is_root() && !(own(&linux.uid_mappings, uid.as_raw()) && own(&linux.gid_mappings, gid.as_raw()))
+    let is_simple = own(&linux.uid_mappings, uid.as_raw()) && own(&linux.gid_mappings, gid.as_raw());
+    !uid.is_root() && !is_simple
 }

@@ -63,6 +63,9 @@ pub enum Fault {
         /// As given.
         id: String,
     },
+    /// The id is an empty text.
+    #[error("container id cannot be empty")]
+    NoId,
     /// It does not run.
     #[error("container not running")]
     NotRunning,
@@ -268,7 +271,10 @@ fn make_private(root: &Path) -> Result<()> {
 
 fn check_id(id: &str) -> Result<()> {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte);
-    if id.is_empty() || id.len() > 255 || matches!(id, "." | "..") || !id.bytes().all(is_allowed) {
+    if id.is_empty() {
+        return Err(Fault::NoId.into());
+    }
+    if id.len() > 255 || matches!(id, "." | "..") || !id.bytes().all(is_allowed) {
         return Err(Fault::Id { id: id.to_owned() }.into());
     }
     Ok(())
@@ -289,7 +295,8 @@ mod tests {
         for id in ["a", "0123-x_y+z.w", "..."] {
             assert!(check_id(id).is_ok(), "{id}");
         }
-        for id in ["", ".", "..", "a/b", "a b", "é", "../x", "a\n"] {
+        assert!(matches!(check_id(""), Err(Error::Container(Fault::NoId))));
+        for id in [".", "..", "a/b", "a b", "é", "../x", "a\n"] {
             assert!(matches!(check_id(id), Err(Error::Container(Fault::Id { .. }))), "{id}");
         }
     }

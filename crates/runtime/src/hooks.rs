@@ -2,12 +2,13 @@
 //!
 //! Source: runtime-spec `config.md`, "POSIX-platform Hooks".
 
-use std::io::Write as _;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use kernel::process::{self, CloneFlags, Cloned, Ended};
 use kernel::record::{Actor, Chapter, because};
+
+use rustix::io::Errno;
 
 use crate::error::{Error, InStep as _, Result};
 use crate::request::Request;
@@ -119,7 +120,8 @@ fn run_one(moment: Moment, number: usize, hook: &Hook, state: &str) -> Result<()
     };
     drop(reader);
     // A hook need not read it.
-    let _ = std::fs::File::from(writer).write_all(state.as_bytes());
+    let _ = write_all(&writer, state.as_bytes());
+    drop(writer);
     if let Some(seconds) = hook.timeout
         && !process::has_ended_within(
             child.pidfd.as_fd(),
@@ -138,8 +140,19 @@ fn run_one(moment: Moment, number: usize, hook: &Hook, state: &str) -> Result<()
     }
 }
 
+fn write_all(to: &OwnedFd, mut bytes: &[u8]) -> std::result::Result<(), Errno> {
+    while !bytes.is_empty() {
+        match rustix::io::write(to, bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
 /// In the hook's process.
-fn become_hook(hook: &Hook, input: &std::os::fd::OwnedFd) -> ! {
+fn become_hook(hook: &Hook, input: &OwnedFd) -> ! {
     kernel::record::actor(Actor::Helper);
     kernel::signal::unblock_all();
     let prepared = process::set_standard_stream(input.as_fd(), 0).and_then(|()| process::cloexec_all());

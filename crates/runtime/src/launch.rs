@@ -12,6 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::child::{self, Child, FromChild, Go};
 use crate::error::{Error, InStep as _, Result};
 use crate::hooks;
+use crate::limits;
 use crate::message;
 use crate::namespaces::{self, Plan};
 use crate::overlay::mount_overlay;
@@ -59,7 +60,7 @@ pub fn launch(job: Job<'_>, born: impl FnOnce(u32) -> Result<()>) -> Result<Runn
     let privileged = capabilities.effective & CAP_SYS_ADMIN != 0;
     let plan = Plan::new(request, privileged)?;
     because(Chapter::Limits, "the group that the container's processes are counted and limited in");
-    let limits = limits(request, privileged)?;
+    let limits = limits::of_request(request, privileged)?;
     let group = crate::group::make(request, hierarchy, &limits)?;
     let last_steps = |pid| {
         group.as_ref().map_or(Ok(()), |group| group.limit_devices(&limits))?;
@@ -75,14 +76,6 @@ pub fn launch(job: Job<'_>, born: impl FnOnce(u32) -> Result<()>) -> Result<Runn
             }
             Err(error)
         }
-    }
-}
-
-fn limits(request: &Request, privileged: bool) -> Result<cgroup::Limits> {
-    let resources = request.spec.linux.as_ref().and_then(|linux| linux.resources.as_ref());
-    match resources {
-        Some(resources) => crate::limits::from_resources(resources, privileged),
-        None => Ok(cgroup::Limits::default()),
     }
 }
 

@@ -3,28 +3,62 @@
 use cgroup::{Access, DeviceKind, DeviceRate, DeviceRule, DeviceWeight, HugepageLimit, Limits, RdmaLimit};
 
 use crate::error::{Error, Result};
+use crate::request::Request;
 use crate::spec::{self, Resources};
+
+/// Whose configuration it is: the two mean different things by what they leave out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// coracle's engine: no limit of swap is twice that of memory, no rules for devices are no restriction.
+    Engine,
+    /// A caller of runc's command line: what is not given stays, zero is not given, and devices are denied unless a rule allows them.
+    Oci,
+}
 
 /// The limits that `resources` ask for. `privileged` says whether this process is root outside any user namespace.
 ///
 /// Device rules need that: a user's processes can make no device nodes and open only those devices that the user may open anyway,
 /// so for them the kernel has nothing left to deny.
-pub(crate) fn from_resources(resources: &Resources, privileged: bool) -> Result<Limits> {
-    refuse_unsupported(resources)?;
-    let mut limits = Limits { pids: resources.pids.map(|pids| pids.limit), ..Limits::default() };
+pub(crate) fn from_resources(resources: &Resources, privileged: bool, asker: Asker) -> Result<Limits> {
+    let oci = asker == Asker::Oci;
+    let given = |number: &i64| !oci || *number != 0;
+    let mut limits =
+        Limits { pids: resources.pids.map(|pids| pids.limit).filter(given), ..Limits::default() };
     if let Some(memory) = &resources.memory {
-        limits.memory.limit = memory.limit;
-        limits.memory.swap = memory.swap;
-        limits.memory.reservation = memory.reservation;
+        limits.memory = cgroup::Memory {
+            limit: memory.limit.filter(given),
+            swap: memory.swap.filter(given),
+            leave_swap: oci,
+            reservation: memory.reservation.filter(given),
+            disable_oom_killer: memory.disable_oom_killer,
+            swappiness: memory.swappiness,
+            kernel_tcp: memory.kernel_tcp.filter(given),
+            use_hierarchy: memory.use_hierarchy,
+            check_before_update: memory.check_before_update.unwrap_or(false),
+            ..cgroup::Memory::default()
+        };
     }
     if let Some(cpu) = &resources.cpu {
         limits.cpu = cgroup::Cpu {
             shares: cpu.shares,
             quota: cpu.quota,
             period: cpu.period,
+            burst: cpu.burst,
+            idle: cpu.idle,
+            realtime_runtime: cpu.realtime_runtime.filter(given),
+            realtime_period: cpu.realtime_period.filter(|period| *period != 0),
             cpus: cpu.cpus.clone(),
             mems: cpu.mems.clone(),
-            ..cgroup::Cpu::default()
+        };
+    }
+    if let Some(network) = &resources.network {
+        let priority = |one: &spec::InterfacePriority| cgroup::NetworkPriority {
+            interface: one.name.clone(),
+            priority: one.priority,
+        };
+        limits.network = cgroup::Network {
+            class_id: network.class_id.filter(|class| *class != 0),
+            priorities: network.priorities.iter().map(priority).collect(),
         };
     }
     if let Some(io) = &resources.block_io {
@@ -45,34 +79,23 @@ pub(crate) fn from_resources(resources: &Resources, privileged: bool) -> Result<
     Ok(limits)
 }
 
-/// The limits that an update asks for: those that are not zero, which is what callers send for "unchanged".
+/// The limits that an update asks for.
 pub fn for_update(resources: &Resources) -> Result<Limits> {
-    from_resources(resources, true)
+    from_resources(resources, true, Asker::Oci)
 }
 
-/// Limits that crate `cgroup` has no setting for are refused. Passed over are those that change nothing on any kernel that is
-/// supported: the kernel's own memory, which is no longer limited apart, groups below, which always count, and the weight against
-/// those below.
-fn refuse_unsupported(resources: &Resources) -> Result<()> {
-    let memory = resources.memory.clone().unwrap_or_default();
-    let cpu = resources.cpu.clone().unwrap_or_default();
-    let network = resources.network.clone().unwrap_or_default();
-    let text = |number: Option<i128>| number.map(|number| number.to_string());
-    let priorities = network.priorities.iter().map(|one| format!("{} {}", one.name, one.priority));
-    let asked = [
-        ("memory.kernelTCP", text(memory.kernel_tcp.filter(|bytes| *bytes != -1).map(i128::from))),
-        ("memory.swappiness", text(memory.swappiness.map(i128::from))),
-        ("memory.disableOOMKiller", memory.disable_oom_killer.filter(|on| *on).map(|on| on.to_string())),
-        ("cpu.burst", text(cpu.burst.filter(|time| *time != 0).map(i128::from))),
-        ("cpu.realtimeRuntime", text(cpu.realtime_runtime.filter(|time| *time != 0).map(i128::from))),
-        ("cpu.realtimePeriod", text(cpu.realtime_period.filter(|time| *time != 0).map(i128::from))),
-        ("cpu.idle", text(cpu.idle.filter(|idle| *idle != 0).map(i128::from))),
-        ("network.classID", text(network.class_id.filter(|class| *class != 0).map(i128::from))),
-        ("network.priorities", Some(priorities.collect::<Vec<_>>().join(", ")).filter(|all| !all.is_empty())),
-    ];
-    match asked.into_iter().find_map(|(what, value)| Some((what, value?))) {
-        Some((what, value)) => Err(invalid(what, value, "this limit is not supported")),
-        None => Ok(()),
+/// The limits of a configuration's container.
+pub(crate) fn of_request(request: &Request, privileged: bool) -> Result<Limits> {
+    let resources = request.spec.linux.as_ref().and_then(|linux| linux.resources.as_ref());
+    match (resources, &request.oci) {
+        (Some(resources), None) => from_resources(resources, privileged, Asker::Engine),
+        (None, None) => Ok(Limits::default()),
+        (resources, Some(_)) => {
+            let mut resources = resources.cloned().unwrap_or_default();
+            let deny_all = spec::DeviceRule { access: Some("rwm".to_owned()), ..spec::DeviceRule::default() };
+            resources.devices.insert(0, deny_all);
+            from_resources(&resources, privileged, Asker::Oci)
+        }
     }
 }
 
@@ -143,7 +166,9 @@ fn block_io(io: &spec::BlockIo) -> Result<cgroup::BlockIo> {
         }
     }
     Ok(cgroup::BlockIo {
-        weight: io.weight,
+        // Zero is what docker sends for "not set".
+        weight: io.weight.filter(|weight| *weight != 0),
+        leaf_weight: io.leaf_weight.filter(|weight| *weight != 0),
         weight_device,
         read_bps: rates(&io.throttle_read_bps_device)?,
         write_bps: rates(&io.throttle_write_bps_device)?,
@@ -168,7 +193,7 @@ mod tests {
             "devices":[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":10,"minor":-1,"access":"rm"}],
             "blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":5}]}}"#,
         );
-        let limits = from_resources(&resources, true).unwrap();
+        let limits = from_resources(&resources, true, Asker::Engine).unwrap();
         assert_eq!(
             (limits.pids, limits.memory.swap, limits.cpu.quota),
             (Some(20), Some(52_428_800), Some(50_000))
@@ -176,35 +201,27 @@ mod tests {
         assert_eq!(limits.block_io.read_bps, [DeviceRate { major: 8, minor: 0, rate: 5 }]);
         assert_eq!((limits.devices[1].major, limits.devices[1].minor), (Some(10), None));
         assert_eq!(limits.devices.len(), 2 + DEFAULT_DEVICES.len());
-        assert!(from_resources(&resources, false).unwrap().devices.is_empty());
+        assert!(from_resources(&resources, false, Asker::Engine).unwrap().devices.is_empty());
     }
 
     #[test]
-    fn limits_that_cannot_be_set_are_refused() {
-        for text in [
-            r#"{"memory":{"swappiness":60}}"#,
-            r#"{"memory":{"disableOOMKiller":true}}"#,
-            r#"{"memory":{"kernelTCP":4096}}"#,
-            r#"{"cpu":{"realtimeRuntime":1000}}"#,
-            r#"{"cpu":{"burst":1000}}"#,
-            r#"{"cpu":{"idle":1}}"#,
-            r#"{"network":{"classID":1}}"#,
-            r#"{"network":{"priorities":[{"name":"eth0","priority":1}]}}"#,
-        ] {
-            let error = from_resources(&parsed(text), true).unwrap_err().to_string();
-            assert!(error.ends_with(": this limit is not supported"), "{error}");
-        }
-        let unset = r#"{"memory":{"kernel":-1,"kernelTCP":-1,"disableOOMKiller":false,"useHierarchy":true},
-            "cpu":{"burst":0,"idle":0,"realtimeRuntime":0},"network":{"classID":0},
-            "rdma":{"mlx5_1":{"hcaHandles":3}}}"#;
-        let limits = from_resources(&parsed(unset), true).unwrap();
+    fn zero_is_not_given_by_runcs_callers() {
+        let sent = r#"{"memory":{"limit":0,"reservation":0,"kernel":0,"disableOOMKiller":false},"cpu":{"shares":0},
+            "blockIO":{"weight":0},"pids":{"limit":0},"network":{"classID":0},"rdma":{"mlx5_1":{"hcaHandles":3}}}"#;
+        let limits = from_resources(&parsed(sent), true, Asker::Oci).unwrap();
+        assert_eq!((limits.memory.limit, limits.memory.reservation, limits.pids), (None, None, None));
+        assert_eq!((limits.block_io.weight, limits.network.class_id), (None, None));
+        assert!(limits.memory.leave_swap);
         assert_eq!(limits.rdma["mlx5_1"], RdmaLimit { handles: Some(3), objects: None });
     }
 
     #[test]
     fn wrong_device_rules_are_refused() {
         for text in [r#"{"type":"x"}"#, r#"{"type":"c","access":"rx"}"#, r#"{"type":"c","major":-2}"#] {
-            assert!(from_resources(&parsed(&format!(r#"{{"devices":[{text}]}}"#)), true).is_err(), "{text}");
+            assert!(
+                from_resources(&parsed(&format!(r#"{{"devices":[{text}]}}"#)), true, Asker::Engine).is_err(),
+                "{text}"
+            );
         }
     }
 }

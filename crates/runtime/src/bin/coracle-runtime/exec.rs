@@ -62,10 +62,14 @@ fn execute(global: &Global, given: &Given) -> Outcome {
     let console = console.map(create::connect_to).transpose()?;
     let preserve_fds = create::preserved(given, &mut process.env)?;
     let relay = if detached { None } else { Some(Relay::begin(false)?) };
-    let group = given.values("cgroup");
-    let group = match group {
-        [] => None,
-        /*B*/ _ => None,
+    let group = match given.value("cgroup").filter(|path| !path.is_empty()) {
+        Some(path) if path.contains(':') => {
+            return Err(Failed::new(format!(
+                "--cgroup {path}: a group in one controller's tree alone is not supported (give the path without the controller)"
+            )));
+        }
+        Some(path) => Some(runtime::group::below(&container.directory, path)?),
+        None => None,
     };
     let exec = Exec { container: &container, process, streams: Streams::inherited()?, preserve_fds, group };
     let mut executed = runtime::exec(exec)?;

@@ -21,8 +21,7 @@ pub fn run(global: &Global, given: &Given) -> Outcome {
     if given.is_on("all") {
         return match container.group()? {
             Some(group) => {
-                /*B*/
-                group.kill().map_err(Error::from)?;
+                group.kill_all(signal).map_err(Error::from)?;
                 Ok(ExitCode::SUCCESS)
             }
             None => Err(Error::from(Fault::NotRunning).into()),
@@ -31,6 +30,9 @@ pub fn run(global: &Global, given: &Given) -> Outcome {
     let Some(process) = process else { return Err(Error::from(Fault::NotRunning).into()) };
     match kernel::process::send_signal(process.as_fd(), signal) {
         Err(error) if error.errno() == kernel::Errno::SRCH => Err(Error::from(Fault::NotRunning).into()),
+        Err(error) if error.errno() == kernel::Errno::INVAL => {
+            Err(Failed::new("unable to signal init: invalid argument"))
+        }
         Err(error) => Err(Failed::new(error.to_string())),
         Ok(()) => Ok(ExitCode::SUCCESS),
     }

@@ -252,7 +252,7 @@ fn command_line(arguments: Vec<String>) -> ExitCode {
     let typed = match Given::parse(&[GLOBAL_FLAGS], arguments.get(1..).unwrap_or_default()) {
         Ok(typed) => typed,
         Err(message) => {
-            eprintln!("Incorrect Usage: {message}\n\n{}", overview());
+            Log::default().error(&message);
             return ExitCode::FAILURE;
         }
     };

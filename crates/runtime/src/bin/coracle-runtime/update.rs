@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::process::ExitCode;
 
 use runtime::Error;
-use runtime::container::Container;
+use runtime::container::{Container, Fault, Status};
 use runtime::spec::{BlockIo, Cpu, Memory, Pids, Resources};
 
 use crate::arguments::{Flag, Given, option};
@@ -47,6 +47,9 @@ pub fn run(global: &Global, given: &Given) -> Outcome {
         None => from_options(given)?,
     };
     let limits = runtime::limits::for_update(&resources)?;
+    if container.status()? == Status::Stopped {
+        return Err(Error::from(Fault::NotRunning).into());
+    }
     let Some(mut group) = container.group()? else {
         return Err(Failed::new("the container has no control group, so nothing can be limited"));
     };
