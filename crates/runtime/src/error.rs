@@ -25,6 +25,9 @@ pub enum Error {
     /// The seccomp profile cannot be used.
     #[error(transparent)]
     Seccomp(#[from] crate::seccomp::Error),
+    /// The bundle's configuration breaks a rule.
+    #[error(transparent)]
+    Config(#[from] crate::config::Error),
     /// A file of coracle's or of the container's root cannot be read or written.
     #[error("{0}")]
     File(#[from] std::io::Error),

@@ -11,6 +11,7 @@ pub mod container;
 mod device;
 mod error;
 mod exec;
+pub mod features;
 pub mod group;
 pub mod helper;
 pub mod hooks;
@@ -32,6 +33,7 @@ pub mod seccomp;
 pub mod spec;
 pub mod state;
 mod streams;
+pub mod template;
 mod terminal;
 mod user;
 

@@ -3,21 +3,9 @@
 use kernel::identity::{self, CapabilitySets};
 use kernel::record::{Chapter, because};
 
-use crate::capability::{self, CAPABILITIES};
+use crate::capability::{CAPABILITIES, capability_set};
 use crate::error::{Error, InStep as _, Result};
 use crate::spec::{Capabilities, User};
-
-/// The bits of a list of names, bit n for capability number n.
-pub fn mask(names: &[String]) -> Result<u64> {
-    names.iter().try_fold(0, |mask, name| match capability::number(name) {
-        Some(number) => Ok(mask | 1 << number),
-        None => Err(Error::Configuration {
-            what: "capability",
-            value: name.clone(),
-            reason: "not one that this version knows".to_owned(),
-        }),
-    })
-}
 
 /// The container's sets as bits, less what this process does not have to give: a specification may list more than a nested or
 /// restricted starter holds, and runc ignores those too.
@@ -38,12 +26,14 @@ impl Sets {
             let all = u64::MAX;
             return Ok(Self { bounding: all, permitted: held, effective: held, inheritable: 0, ambient: 0 });
         };
+        // Names that this version does not know are in no set, and told when the configuration is checked.
+        let set_of = |names: &[String]| capability_set(names.iter().map(String::as_str));
         Ok(Self {
-            bounding: mask(&named.bounding)?,
-            permitted: mask(&named.permitted)? & held,
-            effective: mask(&named.effective)? & held,
-            inheritable: mask(&named.inheritable)? & held,
-            ambient: mask(&named.ambient)? & held,
+            bounding: set_of(&named.bounding),
+            permitted: set_of(&named.permitted) & held,
+            effective: set_of(&named.effective) & held,
+            inheritable: set_of(&named.inheritable) & held,
+            ambient: set_of(&named.ambient) & held,
         })
     }
 

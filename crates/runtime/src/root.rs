@@ -386,22 +386,15 @@ pub fn new_file_system(kind: &str, source: &str, options: &Options) -> Result<Ow
     if !source.is_empty() {
         set(Setting::String("source", source))?;
     }
-    for (key, value) in &options.data {
-        set(value.as_ref().map_or(Setting::Flag(key), |value| Setting::String(key, value)))?;
-    }
+    options.settings().try_for_each(set)?;
     set(Setting::Create)?;
-    fsmount(context.as_fd(), kind, options.set).in_step(STEP)
+    fsmount(context.as_fd(), kind, options.attributes()).in_step(STEP)
 }
 
 /// Gives a bind mount its attributes and propagation.
 fn change_attributes(tree: BorrowedFd<'_>, name: &str, options: &Options) -> Result<()> {
     const STEP: &str = "cannot set the options of a bind mount";
-    if !options.set.is_empty() || !options.clear.is_empty() {
-        let change = Change { set: options.set, clear: options.clear, ..Change::default() };
-        set_attributes(At::fd(tree, name), change).in_step(STEP)?;
-    }
-    if !options.set_recursively.is_empty() {
-        let change = Change { set: options.set_recursively, recursive: true, ..Change::default() };
+    for change in options.changes() {
         set_attributes(At::fd(tree, name), change).in_step(STEP)?;
     }
     let (propagation, recursive) = options.propagation.unwrap_or((MountFlags::PRIVATE, true));

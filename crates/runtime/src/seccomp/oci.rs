@@ -98,6 +98,19 @@ pub enum Op {
     MaskedEqual,
 }
 
+impl Op {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::NotEqual,
+        Self::Less,
+        Self::LessOrEqual,
+        Self::Equal,
+        Self::GreaterOrEqual,
+        Self::Greater,
+        Self::MaskedEqual,
+    ];
+}
+
 /// What happens to a call: seccomp(2), "Return value of filters".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
@@ -130,6 +143,21 @@ pub enum Action {
     Notify,
 }
 
+impl Action {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Kill,
+        Self::KillThread,
+        Self::KillProcess,
+        Self::Trap,
+        Self::Errno,
+        Self::Trace,
+        Self::Allow,
+        Self::Log,
+        Self::Notify,
+    ];
+}
+
 /// How a filter is loaded: seccomp(2), `SECCOMP_SET_MODE_FILTER`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Flag {
@@ -145,6 +173,11 @@ pub enum Flag {
     /// Only a fatal signal ends the wait for a notification that was received.
     #[serde(rename = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV")]
     WaitKillableRecv,
+}
+
+impl Flag {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Tsync, Self::Log, Self::SpecAllow, Self::WaitKillableRecv];
 }
 
 /// A system call interface. Those that this machine cannot run are passed over: no call can come from them.
@@ -197,6 +230,35 @@ pub enum Arch {
     Sh,
     #[serde(rename = "SCMP_ARCH_SHEB")]
     Sheb,
+}
+
+impl Arch {
+    /// All of them.
+    pub const ALL: [Self; 23] = [
+        Self::X86,
+        Self::X86_64,
+        Self::X32,
+        Self::Arm,
+        Self::Aarch64,
+        Self::Loongarch64,
+        Self::M68k,
+        Self::Mips,
+        Self::Mips64,
+        Self::Mips64N32,
+        Self::Mipsel,
+        Self::Mipsel64,
+        Self::Mipsel64N32,
+        Self::Ppc,
+        Self::Ppc64,
+        Self::Ppc64le,
+        Self::S390,
+        Self::S390x,
+        Self::Parisc,
+        Self::Parisc64,
+        Self::Riscv64,
+        Self::Sh,
+        Self::Sheb,
+    ];
 }
 
 fn is_zero(value: &u64) -> bool {

@@ -49,7 +49,7 @@ pub fn make(global: &Global, given: &Given, gated: bool) -> Result<(Container, R
     }
     let mut spec = config::read(&bundle)?;
     for warning in config::validate(&spec)? {
-        global.log.warning(&warning);
+        global.log.warning(&warning.to_string());
     }
     let console =
         given.value("console-socket").filter(|path| !path.is_empty()).map(connect_to).transpose()?;

@@ -1,0 +1,91 @@
+//! Which kernel parameters a container may set: those of its own namespaces, as runc has it.
+
+use std::path::Path;
+
+use super::error::{Error, Result};
+use crate::spec::{Linux, NamespaceKind};
+
+/// Parameters of an IPC namespace besides `fs.mqueue.*`: ipc_namespaces(7).
+const IPC: [&str; 8] = [
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+];
+
+pub(super) fn validate(linux: &Linux) -> Result<()> {
+    linux.sysctl.keys().try_for_each(|name| allow(linux, &with_dots(name)))
+}
+
+/// A parameter's name as sysctl(8) prints it. Where the first separator is a slash, slashes are the separators and
+/// dots are part of a name: `net/ipv4/conf/eth0.1/forwarding`. So a slash in the result stands for a dot.
+pub(crate) fn with_dots(name: &str) -> String {
+    match name.find(['.', '/']) {
+        Some(first) if name[first..].starts_with('/') => {
+            let swap = |letter| match letter {
+                '.' => '/',
+                '/' => '.',
+                other => other,
+            };
+            name.chars().map(swap).collect()
+        }
+        _ => name.to_owned(),
+    }
+}
+
+fn allow(linux: &Linux, name: &str) -> Result<()> {
+    let refused = |reason| Err(Error::Sysctl { name: name.to_owned(), reason });
+    let has = |kind| linux.namespace(kind).is_some();
+    if name.split(['.', '/']).any(|part| part.is_empty() || part == "..") {
+        return refused("not the name of a parameter");
+    }
+    if IPC.contains(&name) || name.starts_with("fs.mqueue.") {
+        return match has(NamespaceKind::Ipc) {
+            true => Ok(()),
+            false => refused("it is the host's, as the container has no ipc namespace"),
+        };
+    }
+    if name.starts_with("net.") {
+        return match has_own_network(linux)? {
+            true => Ok(()),
+            false => refused("it is the host's, as the container has no network namespace of its own"),
+        };
+    }
+    match name {
+        "kernel.hostname" => refused("use the configuration's hostname for it"),
+        "kernel.domainname" if has(NamespaceKind::Uts) => Ok(()),
+        "kernel.domainname" => refused("it is the host's, as the container has no uts namespace"),
+        _ => refused("it belongs to no namespace, so it would be set for the whole machine"),
+    }
+}
+
+/// Whether the container's network is another one than this process's: a namespace that is joined may well be the host's.
+fn has_own_network(linux: &Linux) -> Result<bool> {
+    let Some(namespace) = linux.namespace(NamespaceKind::Network) else { return Ok(false) };
+    let Some(path) = &namespace.path else { return Ok(true) };
+    let identity = |file: &Path| {
+        let status = rustix::fs::stat(file).map_err(|errno| Error::Namespace {
+            path: "linux.namespaces".to_owned(),
+            value: file.to_owned(),
+            errno,
+        })?;
+        Ok::<_, Error>((status.st_dev, status.st_ino))
+    };
+    Ok(identity(path)? != identity(Path::new("/proc/self/ns/net"))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slashes_are_as_good_as_dots() {
+        assert_eq!(with_dots("net.ipv4.conf.eth0/1.forwarding"), "net.ipv4.conf.eth0/1.forwarding");
+        assert_eq!(with_dots("net/ipv4/conf/eth0.1/forwarding"), "net.ipv4.conf.eth0/1.forwarding");
+        assert_eq!(with_dots("kernel"), "kernel");
+    }
+}
