@@ -312,4 +312,65 @@ mod tests {
             assert_eq!(of(&name).data, [], "{name}");
         }
     }
+    /// A file system in memory that is attached nowhere, with these options; it goes with its descriptor.
+    fn mounted(text: &str) -> Option<rustix::fs::StatVfsMountFlags> {
+        if !rustix::process::geteuid().is_root() {
+            return None;
+        }
+        let tree = crate::root::new_file_system("tmpfs", "tmpfs", &of(text)).unwrap();
+        Some(rustix::fs::fstatvfs(&tree).unwrap().f_flag)
+    }
+
+    #[test]
+    fn a_new_file_system_gets_what_is_asked() {
+        use rustix::fs::StatVfsMountFlags as Seen;
+        let cases = [
+            ("sync,dirsync,lazytime,mand,size=64k", Seen::SYNCHRONOUS | Seen::RELATIME),
+            ("sync,async,silent,loud,iversion,noiversion,defaults", Seen::RELATIME),
+            ("ro,rnosuid,noatime,nodiratime", Seen::RDONLY | Seen::NOSUID | Seen::NOATIME | Seen::NODIRATIME),
+            ("noatime,strictatime,noexec,nodev", Seen::NOEXEC | Seen::NODEV),
+            ("strictatime,norelatime", Seen::RELATIME),
+        ];
+        for (text, expected) in cases {
+            let Some(seen) = mounted(text) else {
+                println!(
+                    "SKIP: mount_options::tests::a_new_file_system_gets_what_is_asked: only root mounts"
+                );
+                return;
+            };
+            let known = Seen::SYNCHRONOUS
+                | Seen::RELATIME
+                | Seen::RDONLY
+                | Seen::NOSUID
+                | Seen::NOATIME
+                | Seen::NODIRATIME
+                | Seen::NOEXEC
+                | Seen::NODEV;
+            assert_eq!(seen & known, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_bind_mount_changes_in_every_way_that_has_a_name() {
+        use std::os::fd::AsFd as _;
+
+        use kernel::mount::{At, OpenTree, open_tree, set_attributes};
+        if !rustix::process::geteuid().is_root() {
+            println!(
+                "SKIP: mount_options::tests::a_bind_mount_changes_in_every_way_that_has_a_name: only root mounts"
+            );
+            return;
+        }
+        for (name, _) in ATTRIBUTES {
+            for option in [name.to_owned(), format!("r{name}")] {
+                // Recursive, as mount_setattr(2) is told for options with an r; nothing is mounted below.
+                let root = At::path(std::path::Path::new("/proc/sys"));
+                let tree = open_tree(root, OpenTree::CLONE | OpenTree::RECURSIVE).unwrap();
+                for change in of(&format!("noatime,rstrictatime,{option}")).changes() {
+                    set_attributes(At::fd(tree.as_fd(), "tree"), change)
+                        .unwrap_or_else(|error| panic!("{option}: {error}"));
+                }
+            }
+        }
+    }
 }

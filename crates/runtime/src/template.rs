@@ -117,7 +117,7 @@ fn linux() -> Linux {
 /// Whether control groups of version 2 are the only ones: what is mounted at their place.
 fn is_unified() -> bool {
     const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
-    rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|found| i64::from(found.f_type) == CGROUP2_SUPER_MAGIC)
+    rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|found| found.f_type == CGROUP2_SUPER_MAGIC)
 }
 
 #[cfg(test)]
