@@ -243,8 +243,7 @@ impl Child<'_> {
         let Some(linux) = self.linux() else { return Ok(()) };
         for (name, value) in &linux.sysctl {
             because(Chapter::RootFileSystem, "--sysctl: a kernel setting of the container's own namespaces");
-            let path = Path::new("/proc/sys").join(name.replace('.', "/"));
-            kernel::file::write_control(&path, value).in_step(PARAMETER_STEP)?;
+            kernel::file::write_control(&crate::config::sysctl_file(name), value).in_step(PARAMETER_STEP)?;
         }
         root::make_paths_read_only(&linux.readonly_paths)?;
         root::mask(&linux.masked_paths)?;

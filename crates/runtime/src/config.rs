@@ -18,6 +18,7 @@ use crate::features::{DONE, VERSION_MAJOR};
 use crate::spec::{Hooks, Linux, NamespaceKind, Process, Spec};
 
 pub use error::{Error, Result, Warning};
+pub(crate) use sysctl::sysctl_file;
 
 /// Reads `config.json` of the bundle in this directory. It is not checked yet: [`validate`].
 pub fn read(bundle: &Path) -> crate::Result<Spec> {

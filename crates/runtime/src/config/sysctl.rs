@@ -1,6 +1,6 @@
 //! Which kernel parameters a container may set: those of its own namespaces, as runc has it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::error::{Error, Result};
 use crate::spec::{Linux, NamespaceKind};
@@ -23,18 +23,25 @@ pub(super) fn validate(linux: &Linux) -> Result<()> {
 
 /// A parameter's name as sysctl(8) prints it. Where the first separator is a slash, slashes are the separators and
 /// dots are part of a name: `net/ipv4/conf/eth0.1/forwarding`. So a slash in the result stands for a dot.
-pub(crate) fn with_dots(name: &str) -> String {
+fn with_dots(name: &str) -> String {
     match name.find(['.', '/']) {
-        Some(first) if name[first..].starts_with('/') => {
-            let swap = |letter| match letter {
-                '.' => '/',
-                '/' => '.',
-                other => other,
-            };
-            name.chars().map(swap).collect()
-        }
+        Some(first) if name[first..].starts_with('/') => swapped(name),
         _ => name.to_owned(),
     }
+}
+
+fn swapped(name: &str) -> String {
+    let swap = |letter| match letter {
+        '.' => '/',
+        '/' => '.',
+        other => other,
+    };
+    name.chars().map(swap).collect()
+}
+
+/// The file of a parameter, whichever way its name is written.
+pub(crate) fn sysctl_file(name: &str) -> PathBuf {
+    Path::new("/proc/sys").join(swapped(&with_dots(name)))
 }
 
 fn allow(linux: &Linux, name: &str) -> Result<()> {
@@ -87,5 +94,8 @@ mod tests {
         assert_eq!(with_dots("net.ipv4.conf.eth0/1.forwarding"), "net.ipv4.conf.eth0/1.forwarding");
         assert_eq!(with_dots("net/ipv4/conf/eth0.1/forwarding"), "net.ipv4.conf.eth0/1.forwarding");
         assert_eq!(with_dots("kernel"), "kernel");
+        for name in ["net/ipv4/conf/eth0.1/forwarding", "net.ipv4.conf.eth0/1.forwarding"] {
+            assert_eq!(sysctl_file(name), Path::new("/proc/sys/net/ipv4/conf/eth0.1/forwarding"));
+        }
     }
 }
