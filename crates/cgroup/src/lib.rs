@@ -24,6 +24,7 @@
 #![forbid(unsafe_code)]
 
 mod dbus;
+mod detailed;
 mod devices;
 mod error;
 mod group;
@@ -36,6 +37,9 @@ mod setting;
 mod statistics;
 mod table;
 
+pub use detailed::{
+    BlockIoUse, Counter, CpuUse, CpusetUse, Detailed, MemoryUse, PidsUse, Stall, Stalls, Transfer,
+};
 pub use devices::{Access, DeviceKind, DeviceRule};
 pub use error::{Error, Result};
 pub use group::{Description, Group};

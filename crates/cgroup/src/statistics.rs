@@ -172,7 +172,7 @@ impl Group {
 }
 
 /// A file's text; none if the kernel does not have the file, or has it and will not answer (PSI that is off).
-fn optional(directory: &Path, file: &str) -> Result<Option<String>> {
+pub(crate) fn optional(directory: &Path, file: &str) -> Result<Option<String>> {
     use kernel::Errno;
     match read(&directory.join(file)) {
         Err(crate::Error::Read { errno: Errno::NOENT | Errno::OPNOTSUPP | Errno::NODEV, .. }) => Ok(None),
@@ -181,12 +181,12 @@ fn optional(directory: &Path, file: &str) -> Result<Option<String>> {
 }
 
 /// A file with one number; none for `max`.
-fn number(directory: &Path, file: &str) -> Result<Option<u64>> {
+pub(crate) fn number(directory: &Path, file: &str) -> Result<Option<u64>> {
     Ok(optional(directory, file)?.and_then(|text| text.trim().parse().ok()))
 }
 
 /// A number of a file with lines of names and numbers.
-fn keyed(directory: &Path, file: &str, key: &str) -> Result<Option<u64>> {
+pub(crate) fn keyed(directory: &Path, file: &str, key: &str) -> Result<Option<u64>> {
     let Some(text) = optional(directory, file)? else { return Ok(None) };
     Ok(text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok()))
 }

@@ -375,3 +375,64 @@ fn less_memory_than_is_in_use_is_refused() {
         own.group.0.update(&limit(64 * MIB, true)).unwrap();
     }
 }
+
+#[test]
+fn all_that_the_kernel_counts_is_told() {
+    for hierarchy in hierarchies() {
+        let mut limits = pids(50);
+        limits.memory.limit = Some(64 << 20);
+        limits.cpu.quota = Some(10_000);
+        let own = Own::new(&hierarchy, "detailed", &limits);
+        let _worker = own.group.shell("x=$(head -c 8388608 /dev/zero | tr '\\0' x); while :; do :; done");
+        until("it has its memory and was throttled", || {
+            let now = own.group.0.detailed().unwrap();
+            now.cpu.throttled > Some(0) && now.memory.is_some_and(|memory| memory.usage.usage > 9 << 20)
+        });
+        let all = own.group.0.detailed().unwrap();
+        let cpu = &all.cpu;
+        assert!(cpu.total > Some(1_000_000) && cpu.user.is_some() && cpu.kernel.is_some(), "{cpu:?}");
+        assert!(cpu.periods >= cpu.throttled_periods && cpu.throttled_periods > Some(0), "{cpu:?}");
+        let memory = all.memory.as_ref().unwrap();
+        assert_eq!(memory.usage.limit, 64 << 20);
+        assert!(memory.usage.usage > 8 << 20 && memory.use_hierarchy, "{memory:?}");
+        assert!(memory.swap.is_none_or(|swap| swap.usage >= memory.usage.usage), "{memory:?}");
+        assert_eq!(memory.events["oom_kill"], 0);
+        let pids = all.pids.unwrap();
+        assert!(pids.current >= 1 && pids.limit == Some(50), "{pids:?}");
+        if is_v2(&hierarchy) {
+            assert!(memory.raw["anon"] > 8 << 20 && cpu.per_cpu.is_empty(), "{memory:?}");
+        } else {
+            let processors = std::thread::available_parallelism().unwrap().get();
+            assert!(cpu.per_cpu.len() >= processors && cpu.per_cpu.iter().sum::<u64>() > 1_000_000);
+            assert_eq!(cpu.per_cpu_user.len(), cpu.per_cpu_kernel.len());
+            assert!(memory.raw["total_rss"] > 8 << 20, "{memory:?}");
+            assert!(memory.kernel.is_some() && memory.kernel_tcp.is_some(), "{memory:?}");
+            let cpuset = all.cpuset.as_ref().unwrap();
+            assert!(!cpuset.cpus.is_empty() && !cpuset.mems.is_empty());
+            assert!(cpuset.flags.contains_key("sched_relax_domain_level"), "{cpuset:?}");
+        }
+        // The short form tells the same.
+        let short = own.group.0.statistics().unwrap();
+        assert_eq!((short.memory_limit, short.pids_limit), (Some(64 << 20), Some(50)));
+    }
+}
+
+#[test]
+fn transfers_are_told_by_device() {
+    for hierarchy in hierarchies() {
+        let own = Own::new(&hierarchy, "transfers", &Limits::default());
+        let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name("transfer"));
+        fs_err::create_dir_all(file.parent().unwrap()).unwrap();
+        let script = format!("dd if=/dev/zero of={} bs=64k count=4 oflag=direct 2>&1", file.display());
+        let said = own.group.shell(&script).output();
+        fs_err::remove_file(&file).unwrap();
+        if said.contains("Invalid argument") {
+            println!("SKIP: runtime::transfers_are_told_by_device: its directory is not on a disk");
+            return;
+        }
+        let io = own.group.0.detailed().unwrap().block_io;
+        let written = io.service_bytes.iter().filter(|one| one.operation == "Write");
+        assert!(written.map(|one| one.value).sum::<u64>() >= 256 << 10, "{said} {io:?}");
+        assert!(io.serviced.iter().any(|one| one.operation == "Write" && one.value >= 4), "{io:?}");
+    }
+}
