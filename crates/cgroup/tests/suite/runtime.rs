@@ -386,7 +386,7 @@ fn all_that_the_kernel_counts_is_told() {
         let _worker = own.group.shell("x=$(head -c 8388608 /dev/zero | tr '\\0' x); while :; do :; done");
         until("it has its memory and was throttled", || {
             let now = own.group.0.detailed().unwrap();
-            now.cpu.throttled > Some(0) && now.memory.is_some_and(|memory| memory.usage.usage > 9 << 20)
+            now.cpu.throttled > Some(0) && now.memory.is_some_and(|memory| memory.usage.usage > 8 << 20)
         });
         let all = own.group.0.detailed().unwrap();
         let cpu = &all.cpu;
