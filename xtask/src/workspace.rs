@@ -36,6 +36,11 @@ impl TestBinary {
     pub(crate) fn is_for_users(&self) -> bool {
         self.integration && self.package == "coracle"
     }
+
+    /// Whether it has tests that need systemd: what asks it, and the command line over all.
+    pub(crate) fn is_about_systemd(&self) -> bool {
+        self.is_for_users() || self.integration && self.package == "cgroup"
+    }
 }
 
 impl Workspace {

@@ -24,6 +24,7 @@ const FIXED: usize = 16;
 const LONGEST_LINE: usize = 1024;
 
 const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
+const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 /// What ENOENT is called.
 const NOT_FOUND: &str = "org.freedesktop.DBus.Error.FileNotFound";
 
@@ -33,12 +34,14 @@ const ERROR: u8 = 3;
 const SIGNAL: u8 = 4;
 
 /// A value of a property, of the kinds that systemd takes here.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Value<'a> {
     Text(&'a str),
     Flag(bool),
     Number(u64),
     Numbers(&'a [u32]),
+    Bytes(Vec<u8>),
+    Pairs(Vec<(String, String)>),
 }
 
 /// Arguments as they are marshalled. Numbers are little-endian, as the message's first byte says.
@@ -59,6 +62,13 @@ impl Body {
     pub(crate) fn text(mut self, text: &str) -> Self {
         self.signature.push('s');
         self.put_text(text);
+        self
+    }
+
+    /// Adds an argument of type `b`.
+    pub(crate) fn flag(mut self, flag: bool) -> Self {
+        self.signature.push('b');
+        self.put_number(u32::from(flag));
         self
     }
 
@@ -108,6 +118,22 @@ impl Body {
             Value::Numbers(numbers) => {
                 self.put_signature("au");
                 self.put_numbers(numbers);
+            }
+            Value::Bytes(bytes) => {
+                self.put_signature("ay");
+                let array = self.begin_array(1);
+                self.bytes.extend(bytes);
+                self.end_array(&array);
+            }
+            Value::Pairs(pairs) => {
+                self.put_signature("a(ss)");
+                let array = self.begin_array(8);
+                for (first, second) in pairs {
+                    self.align(8);
+                    self.put_text(first);
+                    self.put_text(second);
+                }
+                self.end_array(&array);
             }
         }
     }
@@ -336,7 +362,7 @@ impl Connection {
 
     /// EXTERNAL: the peer asks the kernel who we are, and we say the same.
     fn authenticate(&mut self) -> Result<(), Refusal> {
-        let uid = rustix::process::geteuid().as_raw().to_string();
+        let uid = crate::scope::outer_uid().to_string();
         let hexadecimal: String = uid.bytes().map(|byte| format!("{byte:02x}")).collect();
         self.send(
             format!("\0AUTH EXTERNAL {hexadecimal}\r\nBEGIN\r\n").as_bytes(),
@@ -366,6 +392,7 @@ impl Connection {
                     return Err(match message.error.as_str() {
                         UNIT_EXISTS => Refusal::Exists,
                         NOT_FOUND => Refusal::Missing { text },
+                        NO_SUCH_UNIT => Refusal::NoUnit { text },
                         name => {
                             let text = if text.is_empty() { name.to_owned() } else { text };
                             Refusal::Refused { method: method.name.to_owned(), text }
@@ -460,6 +487,24 @@ mod tests {
         assert_eq!((read.kind, read.member.as_str(), read.signature.as_str()), (1, "Name", "saua(sv)"));
         assert_eq!(read.body, expected);
         assert_eq!(Message::length(call[..FIXED].try_into().unwrap()), Some(call.len()));
+    }
+
+    #[test]
+    fn lists_of_bytes_and_pairs_are_marshalled() {
+        let pairs = vec![("a".to_owned(), "r".to_owned()), ("b".to_owned(), "w".to_owned())];
+        let body = Body::default().flag(true).properties(&[
+            ("C", Value::Bytes(vec![3, 1])),
+            ("D", Value::Pairs(pairs)),
+            ("E", Value::Pairs(Vec::new())),
+        ]);
+        assert_eq!(body.signature, "ba(sv)");
+        // Elements of an array of structures stand on multiples of eight, of an array of bytes anywhere.
+        let expected: &[u8] = b"\x01\0\0\0\x68\0\0\0\
+            \x01\0\0\0C\0\x02ay\0\0\0\x02\0\0\0\x03\x01\0\0\0\0\0\0\
+            \x01\0\0\0D\0\x05a(ss)\0\0\0\0\x1e\0\0\0\0\0\0\0\
+            \x01\0\0\0a\0\0\0\x01\0\0\0r\0\0\0\x01\0\0\0b\0\0\0\x01\0\0\0w\0\0\0\
+            \x01\0\0\0E\0\x05a(ss)\0\0\0\0\0\0\0\0\0\0\0\0";
+        assert_eq!(body.bytes, expected, "{:x?}", body.bytes);
     }
 
     #[test]

@@ -442,7 +442,7 @@ fn numbers(directory: &Path, file: &str) -> Result<Vec<u64>> {
 }
 
 /// A list of numbers and ranges: `0-3,7`.
-fn parse_list(text: &str) -> Vec<u16> {
+pub(crate) fn parse_list(text: &str) -> Vec<u16> {
     let range = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         Some(first.parse::<u16>().ok()?..=last.parse::<u16>().ok()?)

@@ -52,7 +52,7 @@ impl Access {
         text.chars().try_fold(0, |bits, letter| Some(bits | bit(letter)?)).map(Self)
     }
 
-    fn letters(self) -> String {
+    pub(crate) fn letters(self) -> String {
         [(2, 'r'), (4, 'w'), (1, 'm')]
             .into_iter()
             .filter(|(bit, _)| self.0 & bit != 0)
@@ -175,7 +175,7 @@ pub(crate) fn v1_lines(rules: &[DeviceRule]) -> Result<Vec<(&'static str, String
     Ok(lines)
 }
 
-fn is_everything(rule: &DeviceRule) -> bool {
+pub(crate) fn is_everything(rule: &DeviceRule) -> bool {
     let DeviceRule { kind, major, minor, access, .. } = rule;
     *kind == DeviceKind::All && major.is_none() && minor.is_none() && *access == Access::ALL
 }

@@ -137,6 +137,16 @@ pub enum Error {
         /// The call that failed.
         source: kernel::Error,
     },
+    /// systemd did not do what was asked of it with a container's unit.
+    #[error("unable to {act} unit {unit:?}: {source}")]
+    Unit {
+        /// What it was to do: `start`, `change`, `stop`.
+        act: &'static str,
+        /// The unit.
+        unit: String,
+        /// What systemd said.
+        source: Refusal,
+    },
     /// A group with this name is there already.
     #[error("control group {} exists already", path.display())]
     Exists {

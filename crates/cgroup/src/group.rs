@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::hierarchy::{Version, is_writable, read};
 use crate::place::{Choice, Place, is_systemd};
 use crate::setting::{self, Setting};
-use crate::{Error, Hierarchy, Limits, Mount, Refusal, Result, devices};
+use crate::{Error, Hierarchy, Limits, Mount, Refusal, Result, Unit, devices};
 
 /// A removal of the shared parent by another process can come between our steps; more often than this in a row it does not.
 const ATTEMPTS: usize = 16;
@@ -29,12 +29,17 @@ pub struct Group {
     made: Vec<PathBuf>,
     /// Whether it was made for a runtime: in every tree, in directories that may have been there before.
     everywhere: bool,
+    /// The unit of systemd's that the group is.
+    unit: Option<Unit>,
 }
 
 /// Where a group is, to be written down and opened again by another process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Description {
     place: Place,
+    /// The unit of systemd's that the group is, with the systemd driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Unit>,
     /// The group's directory for each controller, and for each named tree by `name=NAME`; that of version 2 has the empty name. This
     /// is what runc's state calls `cgroup_paths`.
     pub directories: BTreeMap<String, PathBuf>,
@@ -137,9 +142,33 @@ impl Group {
         }
     }
 
+    /// Has systemd make the scope `unit` with the waiting process `pid` in it, and takes the scope's group as the container's: in every
+    /// tree, with these limits, which systemd is told too, so that it keeps them. [`Group::limit_devices`] is still to be called.
+    ///
+    /// If anything fails the scope goes when the process ends, and with it all that was made.
+    pub fn create_in_unit(
+        hierarchy: &Hierarchy,
+        unit: &Unit,
+        description: &str,
+        pid: u32,
+        limits: &Limits,
+    ) -> Result<Self> {
+        let settings = setting::settings(hierarchy, limits)?;
+        let mount = hierarchy.unified().or(hierarchy.v1_with("name=systemd")).ok_or(Error::NoHierarchy)?;
+        unit.start(description, pid, limits)?;
+        let place = unit.place_of(pid, mount)?;
+        let unit = Some(unit.clone());
+        let mut group = Self { everywhere: true, unit, ..Self::unmade(hierarchy, place) };
+        group.make(&settings)?;
+        // systemd put it into its own trees only.
+        group.join(pid)?;
+        Ok(group)
+    }
+
     fn unmade(hierarchy: &Hierarchy, place: Place) -> Self {
         let hierarchy = hierarchy.clone();
-        Self { place, hierarchy, unified: None, v1: Vec::new(), made: Vec::new(), everywhere: false }
+        let (v1, made) = (Vec::new(), Vec::new());
+        Self { place, hierarchy, unified: None, v1, made, everywhere: false, unit: None }
     }
 
     /// Undoes the making of a group that nobody is in yet.
@@ -174,7 +203,11 @@ impl Group {
             directory.controllers.iter().map(|controller| (controller.clone(), directory.path.clone()))
         });
         let unified = self.unified.iter().map(|unified| (String::new(), unified.path.clone()));
-        Description { place: self.place.clone(), directories: v1.chain(unified).collect() }
+        Description {
+            place: self.place.clone(),
+            unit: self.unit.clone(),
+            directories: v1.chain(unified).collect(),
+        }
     }
 
     /// Finds a group by its description, in those trees that it was in; none if it is gone.
@@ -184,6 +217,7 @@ impl Group {
         group.v1.retain(|directory| directory.controllers.iter().any(was_in));
         group.unified.take_if(|_| !was_in(&String::new()));
         group.everywhere = true;
+        group.unit = description.unit.clone();
         Ok((group.unified.is_some() || !group.v1.is_empty()).then_some(group))
     }
 
@@ -243,6 +277,9 @@ impl Group {
         let hierarchy = self.hierarchy.clone();
         let mut settings = setting::settings(&hierarchy, limits)?;
         self.check_usage(limits)?;
+        if let Some(unit) = &self.unit {
+            unit.change(limits)?;
+        }
         self.enable(&controllers_of(&settings, &hierarchy, Version::V2))?;
         let entered = self.v1.len();
         self.make_v1(&settings, false)?;
@@ -308,6 +345,9 @@ impl Group {
     /// # Errors
     /// [`Error::InUse`] if it still has processes. A group that is gone is no error.
     pub fn remove(&self) -> Result<()> {
+        if let Some(unit) = &self.unit {
+            unit.stop()?;
+        }
         because(Chapter::CleanUp, "a group without processes is only a directory, and goes as one");
         for directory in self.directories() {
             self.remove_tree(directory)?;
@@ -365,7 +405,8 @@ impl Group {
                     // Another container's end may have removed the parent in between, and a new one hands nothing down. With a
                     // group in it, it stays.
                     self.enable(&wanted)?;
-                    if self.everywhere {
+                    // systemd hands down what it knows.
+                    if self.everywhere && self.unit.is_none() {
                         self.enable_all(&mount)?;
                     }
                     break;

@@ -19,7 +19,8 @@
 //! ```
 //!
 //! Every write goes through the crate `kernel` and is recorded with a sentence on why. Where systemd is pid 1, it
-//! writes only inside a scope that systemd delegated: [`Place::choose`] asks for that scope, and nothing else here speaks to systemd.
+//! writes only inside a scope that systemd delegated: [`Place::choose`] asks for one that holds all containers, [`Unit`] is one for a single
+//! container as an OCI runtime with the systemd driver makes it, and nothing else here speaks to systemd.
 
 #![forbid(unsafe_code)]
 
@@ -32,10 +33,12 @@ mod hierarchy;
 mod limits;
 mod place;
 mod processes;
+mod properties;
 mod scope;
 mod setting;
 mod statistics;
 mod table;
+mod unit;
 
 pub use detailed::{
     BlockIoUse, Counter, CpuUse, CpusetUse, Detailed, MemoryUse, PidsUse, Stall, Stalls, Transfer,
@@ -52,3 +55,4 @@ pub use place::{Choice, Place};
 pub use scope::Refusal;
 pub use statistics::{Pressure, Statistics};
 pub use table::table_markdown;
+pub use unit::Unit;

@@ -214,7 +214,12 @@ fn is_managers(group: &Path) -> bool {
 
 /// This process's group in a tree and those above it, nearest first, without the root.
 pub(crate) fn own_groups(mount: &Mount) -> Result<Vec<PathBuf>> {
-    let text = read("/proc/self/cgroup".as_ref())?;
+    groups_of("self", mount)
+}
+
+/// The group of a process in a tree and those above it, nearest first, without the root.
+pub(crate) fn groups_of(process: &str, mount: &Mount) -> Result<Vec<PathBuf>> {
+    let text = read(&Path::new("/proc").join(process).join("cgroup"))?;
     let own = text.lines().find_map(|line| {
         let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
         (controllers == mount.controllers.join(",")).then_some(path)

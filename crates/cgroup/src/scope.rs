@@ -28,7 +28,7 @@ use crate::{Error, Mount};
 /// The scope's name, the same in each user's systemd.
 const SCOPE: &str = "coracle.scope";
 /// How long systemd may take for all that is asked of it.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// A scope that is just being made or removed by systemd is neither to be had nor to be made. It takes some milliseconds.
 const ATTEMPTS: u32 = 50;
 const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
@@ -67,6 +67,12 @@ pub enum Refusal {
     /// The group to move into is not there.
     #[error("systemd cannot move this process: {text}")]
     Missing {
+        /// systemd's reason.
+        text: String,
+    },
+    /// There is no such unit, or no longer.
+    #[error("{text}")]
+    NoUnit {
         /// systemd's reason.
         text: String,
     },
@@ -155,16 +161,28 @@ fn may_move(mount: &Mount, usual: &Path) -> Result<bool, Refusal> {
 
 /// Where the scope's group is, relative to the tree's root, wherever systemd is at its usual place.
 fn usual_group() -> PathBuf {
-    let uid = rustix::process::geteuid().as_raw();
+    let uid = outer_uid();
     match uid {
         0 => Path::new("system.slice").join(SCOPE),
         uid => PathBuf::from(format!("user.slice/user-{uid}.slice/user@{uid}.service/app.slice/{SCOPE}")),
     }
 }
 
+/// This process's user as systemd numbers it, which is outside of any user namespace this process is in: user_namespaces(7).
+pub(crate) fn outer_uid() -> u32 {
+    let own = rustix::process::geteuid().as_raw();
+    let map = read("/proc/self/uid_map".as_ref()).unwrap_or_default();
+    let outer = map.lines().find_map(|line| {
+        let numbers: Vec<u32> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        let [inside, outside, count] = numbers[..] else { return None };
+        own.checked_sub(inside).filter(|distance| *distance < count).map(|distance| outside + distance)
+    });
+    outer.unwrap_or(own)
+}
+
 /// The socket of the systemd that looks after this user's processes.
-fn socket() -> PathBuf {
-    match rustix::process::geteuid().as_raw() {
+pub(crate) fn socket() -> PathBuf {
+    match outer_uid() {
         0 => PathBuf::from("/run/systemd/private"),
         // What $XDG_RUNTIME_DIR is in each session; a monitor has no environment.
         uid => PathBuf::from(format!("/run/user/{uid}/systemd/private")),
@@ -208,7 +226,7 @@ fn attach(systemd: &mut Connection) -> Result<(), Refusal> {
     systemd.call(&method("AttachProcessesToUnit"), &body, &words).map(drop)
 }
 
-fn method(name: &str) -> Method<'_> {
+pub(crate) fn method(name: &str) -> Method<'_> {
     Method {
         destination: "org.freedesktop.systemd1",
         path: "/org/freedesktop/systemd1",

@@ -88,7 +88,7 @@ fn pids(limits: &Limits, list: &mut Vec<Setting>) {
 }
 
 /// Memory and swap together: what was asked, or what a limit implies.
-fn memory_and_swap(memory: &Memory) -> Result<Option<i64>> {
+pub(crate) fn memory_and_swap(memory: &Memory) -> Result<Option<i64>> {
     match (memory.limit, memory.swap) {
         (Some(limit), None) if memory.leave_swap => Ok((limit < 0).then_some(-1)),
         (Some(limit), None) if limit > 0 => Ok(Some(limit.saturating_mul(2))),
@@ -408,6 +408,11 @@ fn block_io(version: Version, limits: &Limits, list: &mut Vec<Setting>) -> Resul
     Ok(())
 }
 
+/// A weight of 10 to 1000 on the kernel's scale of 1 to 10000.
+pub(crate) fn stretched(weight: u16) -> u32 {
+    1 + (u32::from(weight) - 10) * 9999 / 990
+}
+
 /// Weights that only the scheduler of version 1 knew which Linux 5.0 took out.
 fn leaf_weights(version: Version, limits: &Limits, list: &mut Vec<Setting>) -> Result<()> {
     const OPTION: &str = "blkio leaf weight";
@@ -443,7 +448,7 @@ fn weight_setting(
         Version::V1 if whole => ("blkio", ["blkio.weight", "blkio.bfq.weight"], [plain.clone(), plain]),
         Version::V1 => ("blkio", ["blkio.weight_device", "blkio.bfq.weight_device"], [plain.clone(), plain]),
         Version::V2 => {
-            let stretched = 1 + (u32::from(weight) - 10) * 9999 / 990;
+            let stretched = stretched(weight);
             let of_kernel =
                 if whole { format!("default {stretched}") } else { format!("{device}{stretched}") };
             ("io", ["io.bfq.weight", "io.weight"], [plain, of_kernel])

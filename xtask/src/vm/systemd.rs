@@ -19,7 +19,7 @@ pub(super) fn test(workspace: &Workspace, only_users: bool, filter: Option<&str>
     let Some(filter) = own_filter(filter) else { return Ok(Outcome::default()) };
     let binaries = workspace.build("debug")?;
     let tests: Vec<TestBinary> =
-        workspace.build_tests()?.into_iter().filter(TestBinary::is_for_users).collect();
+        workspace.build_tests()?.into_iter().filter(TestBinary::is_about_systemd).collect();
     let scratch = Scratch::new(workspace, "vm-systemd")?;
     add_units(&scratch.0.join("payload"))?;
     write_payload(workspace, &scratch, &binaries, &tests, &plan(&tests, only_users, filter))?;

@@ -8,3 +8,4 @@ mod limits;
 mod machine;
 mod refusals;
 mod runtime;
+mod systemd;
