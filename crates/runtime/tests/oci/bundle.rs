@@ -90,7 +90,10 @@ impl Bundle {
             if place.is_null() {
                 *place = json!({});
             }
-            place = &mut place[part];
+            place = match part.parse::<usize>() {
+                Ok(index) if place.is_array() => &mut place[index],
+                _ => &mut place[part],
+            };
         }
         *place = value.into();
         self

@@ -18,6 +18,7 @@ mod bundle;
 mod fallback;
 mod life;
 mod properties;
+mod socket;
 mod stress;
 mod table;
 mod texts;

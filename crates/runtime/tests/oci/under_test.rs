@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// What runc has only since a version: the property, that version, and why it cannot be tested before where the reason
-/// is not simply that the property is not read.
+/// What runc has only since a version: the property and that version.
 pub const NEWER: &[(&str, (u32, u32))] = &[
     ("domainname", (1, 2)),
     ("linux.memoryPolicy", (1, 4)),
@@ -13,7 +12,7 @@ pub const NEWER: &[(&str, (u32, u32))] = &[
     ("linux.personality", (1, 2)),
     ("linux.resources.cpu.burst", (1, 2)),
     ("linux.resources.cpu.idle", (1, 2)),
-    ("linux.seccomp.flags.WAIT_KILLABLE_RECV", (1, 2)),
+    ("linux.seccomp.flags", (1, 2)),
     ("linux.timeOffsets", (1, 2)),
     ("mounts.idmap", (1, 2)),
     ("process.execCPUAffinity", (1, 3)),

@@ -1,1 +1,10 @@
-//! To come.
+//! One test for each property of the runtime specification: set, and then observed where it has its effect.
+
+mod hooks;
+mod mounts;
+mod namespaces;
+mod process;
+mod resources;
+mod rest;
+mod root;
+mod seccomp;
