@@ -12,6 +12,8 @@ pub const NEWER: &[(&str, (u32, u32))] = &[
     ("linux.personality", (1, 2)),
     ("linux.resources.cpu.burst", (1, 2)),
     ("linux.resources.cpu.idle", (1, 2)),
+    // Before, the words applied while the root was prepared, and are not seen on it.
+    ("linux.rootfsPropagation", (1, 4)),
     ("linux.seccomp.flags", (1, 2)),
     ("linux.timeOffsets", (1, 2)),
     ("mounts.idmap", (1, 2)),

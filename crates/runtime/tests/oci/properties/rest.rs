@@ -114,27 +114,35 @@ fn readonly_paths_cannot_be_written() {
     assert!(out.ends_with("other\n"), "{out}");
 }
 
-#[test]
-fn rootfs_propagation_is_that_of_the_root() {
-    let mut bundle = bundle!();
+/// The propagation of the container's root in mountinfo, for each word asked for, where the root was shared on the host.
+#[track_caller]
+fn assert_propagation(mut bundle: Bundle, words: &[(&str, &[&str])]) {
     let root = bundle.rootfs().to_str().unwrap().to_owned();
     run_ok("mount", &["--bind", &root, &root]);
     run_ok("mount", &["--make-shared", &root]);
-    for (word, tags) in [
-        ("private", &[][..]),
-        ("rprivate", &[]),
+    for (word, tags) in words {
+        bundle.set("/linux/rootfsPropagation", *word);
+        let line = bundle.inside("grep '/rootfs / ' /proc/self/mountinfo");
+        let before = line.split(" - ").next().unwrap();
+        let shown: Vec<&str> = before.split(' ').skip(6).map(|tag| tag.split(':').next().unwrap()).collect();
+        assert_eq!(shown, *tags, "{word}: {line}");
+    }
+}
+
+#[test]
+fn rootfs_propagation_keeps_the_root_from_the_host() {
+    assert_propagation(bundle!(), &[("private", &[]), ("rprivate", &[]), ("rslave", &["master"])]);
+}
+
+#[test]
+fn rootfs_propagation_is_that_of_the_root() {
+    let words: &[(&str, &[&str])] = &[
         ("slave", &["master"]),
-        ("rslave", &["master"]),
         ("shared", &["shared"]),
         ("rshared", &["shared"]),
         ("unbindable", &["unbindable"]),
-    ] {
-        bundle.set("/linux/rootfsPropagation", word);
-        let line = bundle.inside("grep ' / / \\|/rootfs / ' /proc/self/mountinfo");
-        let before = line.split(" - ").next().unwrap();
-        let shown: Vec<&str> = before.split(' ').skip(6).map(|tag| tag.split(':').next().unwrap()).collect();
-        assert_eq!(shown, tags, "{word}: {line}");
-    }
+    ];
+    assert_propagation(bundle!("linux.rootfsPropagation"), words);
 }
 
 #[test]
