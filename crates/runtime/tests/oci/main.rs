@@ -7,7 +7,6 @@
     clippy::unwrap_used,
     clippy::disallowed_methods,
     clippy::disallowed_types,
-    dead_code,
     missing_docs,
     unreachable_pub
 )]
@@ -32,7 +31,7 @@ fn every_file_of_the_suite_is_named() {
         (directory.join("properties"), include_str!("properties/mod.rs")),
     ] {
         let Ok(files) = std::fs::read_dir(&directory) else {
-            println!("SKIP: every_file_of_the_suite_is_named: the sources are not here");
+            println!("SKIP: oci::every_file_of_the_suite_is_named: the sources are not here");
             return;
         };
         for file in files {

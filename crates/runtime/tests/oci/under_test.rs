@@ -60,12 +60,12 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// The test's name as `module::name`, whatever thread it runs in.
+/// The test's name as `oci::module::name`, whatever thread it runs in.
 macro_rules! test_name {
     () => {{
         fn here() {}
         let name = std::any::type_name_of_val(&here);
-        name.split_once("::").unwrap().1.trim_end_matches("::here").trim_end_matches("::{{closure}}")
+        name.trim_end_matches("::here").trim_end_matches("::{{closure}}")
     }};
 }
 

@@ -22,8 +22,8 @@ fn missing(controller: &str) -> Option<String> {
         let list = std::fs::read_to_string(tree.mount.join("cgroup.controllers")).unwrap_or_default();
         list.split_whitespace().any(|name| name == controller)
     });
-    (!has && !(only_v2 && in_v2))
-        .then(|| format!("no controller {controller} in the hierarchies that are limited by"))
+    let shown = has || only_v2 && in_v2;
+    (!shown).then(|| format!("no hierarchy that groups are limited by has {controller}"))
 }
 
 /// What a file of the container's group says, of v1 if that has the controller.
