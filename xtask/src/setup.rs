@@ -1,5 +1,9 @@
 //! `cargo xtask setup`: what the tests and benchmarks need of the machine.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
 use crate::error::{Error, Result};
 use crate::fixtures;
 use crate::process::{capture, command, is_root, run};
@@ -28,6 +32,11 @@ const TEST_PACKAGES: &[&str] = &[
     "attr",
     "libcap2-bin",
     "uidmap",
+    // the runtime's callers, what they run in, and what asks the CRI
+    "containerd",
+    "docker.io",
+    "tini",
+    "curl",
     // 32-bit test programs for the seccomp filter
     "gcc-multilib",
     "libseccomp-dev",
@@ -64,6 +73,7 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
         return Err(Error::Missing { what, remedy: format!("as root: apt-get update && {line}") });
     }
     eprintln!("installing {}", missing.join(" "));
+    let _services = NoServices::until_dropped()?;
     apt(&["update", "-qq"])?;
     let mut arguments = vec!["install", "-qq", "-y", "--no-install-recommends"];
     arguments.extend(missing);
@@ -72,6 +82,32 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
 
 fn apt(arguments: &[&str]) -> Result<()> {
     run(command("apt-get", arguments).env("DEBIAN_FRONTEND", "noninteractive"))
+}
+
+/// Keeps packages from starting their daemons: dockerd for one would write rules for the packet filter, and the tests start their own.
+struct NoServices(Option<&'static Path>);
+
+impl NoServices {
+    /// Says so in the file that invoke-rc.d(8) asks, if the machine has none of its own; what that one says stays.
+    fn until_dropped() -> Result<Self> {
+        let policy = Path::new("/usr/sbin/policy-rc.d");
+        if policy.exists() {
+            return Ok(Self(None));
+        }
+        // 101: the action is not allowed
+        fs_err::write(policy, "#!/bin/sh\nexit 101\n")?;
+        let ours = Self(Some(policy));
+        fs_err::set_permissions(policy, Permissions::from_mode(0o755))?;
+        Ok(ours)
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.0.map(fs_err::remove_file) {
+            eprintln!("xtask: {error}");
+        }
+    }
 }
 
 /// Those of `packages` that dpkg does not know as installed.

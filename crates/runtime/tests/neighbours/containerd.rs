@@ -107,7 +107,8 @@ fn what_is_asked_is_inside() {
         inside(&["--mount", &mount], "cat /etc/file; echo x > /etc/file || echo no"),
         "from outside\nno\n"
     );
-    assert_eq!(inside(&["--device", "/dev/full"], "echo x > /dev/full || echo full"), "full\n");
+    let device = inside(&["--device", "/dev/loop-control"], "true < /dev/loop-control && echo yes");
+    assert_eq!(device, "yes\n");
     let status = inside(
         &["--seccomp", "--cap-drop", "CAP_MKNOD"],
         "grep -E 'Seccomp:|NoNewPrivs|CapBnd' /proc/1/status",
@@ -160,6 +161,27 @@ fn a_task_is_executed_in_paused_killed_and_deleted() {
     containerd.ok(&["task", "resume", "a"]);
     containerd.ctr(&["task", "rm", "-f", "a"]);
     assert_eq!(containerd.ok(&["task", "ls", "-q"]), "");
+    containerd.place.until_no_groups();
+}
+
+#[test]
+fn one_whose_shim_was_killed_is_removed() {
+    let Some(containerd) = Containerd::new("containerd::one_whose_shim_was_killed_is_removed", "") else {
+        return;
+    };
+    containerd.run(&["-d"], &["a", "sleep", "1000"]).ok();
+    let pid = containerd.task()[1].clone();
+    // PID (COMM) STATE PARENT …, proc_pid_stat(5)
+    let stat = containerd.place.run("cat", &[&format!("/proc/{pid}/stat")]).ok();
+    let shim = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)).unwrap();
+    let comm = containerd.place.run("cat", &[&format!("/proc/{shim}/comm")]).ok();
+    assert_eq!(comm, "containerd-shim\n", "the runtime left it to who is its parent now");
+    containerd.place.run("kill", &["-9", shim]).ok();
+    // containerd has another one delete what is left.
+    until("no task", || containerd.ok(&["task", "ls", "-q"]).is_empty().then_some(()));
+    let ended = || containerd.place.run("cat", &[&format!("/proc/{pid}/cmdline")]).out.is_empty();
+    until("its end", || ended().then_some(()));
+    containerd.place.until_no_groups();
 }
 
 #[test]

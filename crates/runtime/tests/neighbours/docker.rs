@@ -16,9 +16,15 @@ struct Docker {
 }
 
 impl Docker {
-    fn new(test: &str, network: &[&str]) -> Option<Self> {
+    fn new(test: &str, options: &[&str]) -> Option<Self> {
+        Self::prepared(test, options, |_| {})
+    }
+
+    /// With something done to its place before the daemon starts.
+    fn prepared(test: &str, options: &[&str], prepare: impl Fn(&Place)) -> Option<Self> {
         let docker = Self { place: Place::new(test)? };
         let place = &docker.place;
+        prepare(place);
         let directory = place.directory().display();
         // Nothing of the machine's own configuration is read.
         let configuration = place.write("daemon.json", "{}");
@@ -30,7 +36,7 @@ impl Docker {
         daemon
             .arg("--exec-opt=native.cgroupdriver=cgroupfs")
             .arg(format!("--cgroup-parent=/{}", place.group()));
-        daemon.args(network);
+        daemon.args(options);
         place.daemon(&mut daemon, "dockerd.log", || docker.docker(&["version"]).code == 0);
         docker.ok(&["load", "--quiet", "--input", busybox().to_str().unwrap()]);
         Some(docker)
@@ -139,6 +145,7 @@ fn a_detached_one_is_logged_stopped_started_and_removed() {
     until("two more tries", || (docker.logs("unlucky") == "try\ntry\ntry").then_some(()));
     docker.ok(&["rm", "-f", "kind", "unlucky"]);
     assert_eq!(docker.ok(&["ps", "-aq"]), "");
+    docker.place.until_no_groups();
 }
 
 #[test]
@@ -215,6 +222,78 @@ fn limits_hold_are_updated_and_shown() {
 }
 
 #[test]
+fn what_is_asked_is_inside() {
+    let Some(docker) = Docker::new("docker::what_is_asked_is_inside", WITHOUT_BRIDGE) else { return };
+    let inside = |options: &[&str], script: &str| {
+        docker.run(&[&["--rm"], options, &["busybox", "sh", "-c", script]].concat()).ok()
+    };
+    let user = ["--user=alice", "--group-add=staff", "--workdir=/tmp", "--env=OWN=set", "--hostname=name"];
+    let expected = "uid=1000(alice) gid=1000(alice) groups=50(staff),1000(alice)\n/tmp\nset\nname\n";
+    assert_eq!(inside(&user, "id; pwd; echo $OWN; hostname"), expected);
+    let file = docker.place.write("file", "from outside\n");
+    let volume = format!("--volume={}:/etc/file:ro", file.display());
+    assert_eq!(inside(&[&volume], "cat /etc/file; echo x > /etc/file || echo no"), "from outside\nno\n");
+    assert_eq!(inside(&["--volume=data:/data"], "touch /data/here"), "");
+    assert_eq!(inside(&["--volume=data:/data"], "ls /data"), "here\n");
+    let read_only = ["--read-only", "--tmpfs=/scratch:size=1m,mode=0700"];
+    let script = "touch /x || echo no; stat -f -c %T /scratch; stat -c %a /scratch; dd if=/dev/zero of=/scratch/x bs=1M count=2 || echo full";
+    assert_eq!(inside(&read_only, script), "no\ntmpfs\n700\nfull\n");
+    let kernel = [
+        "--sysctl=net.ipv4.ip_unprivileged_port_start=7",
+        "--sysctl=kernel.msgmax=4096",
+        "--ulimit=nofile=100:200",
+    ];
+    let script =
+        "cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/msgmax; ulimit -n; ulimit -Hn";
+    assert_eq!(inside(&kernel, script), "7\n4096\n100\n200\n");
+    let status = "grep -E 'CapBnd|CapEff|NoNewPrivs|Seccomp:' /proc/self/status";
+    let dropped = ["--cap-drop=all", "--cap-add=chown", "--security-opt=no-new-privileges"];
+    assert_eq!(
+        inside(&dropped, status),
+        "CapEff:\t0000000000000001\nCapBnd:\t0000000000000001\nNoNewPrivs:\t1\nSeccomp:\t2\n"
+    );
+    assert!(
+        inside(&["--security-opt=seccomp=unconfined"], status).ends_with("NoNewPrivs:\t0\nSeccomp:\t0\n")
+    );
+    // Only opened: nothing is read of a device.
+    let device = ["--device=/dev/loop-control:/dev/own"];
+    assert_eq!(inside(&device, "true < /dev/own && stat -c %t:%T /dev/own"), "a:ed\n");
+    assert_eq!(inside(&[], "mknod /own c 10 237; true < /own || echo no"), "no\n", "only what was allowed");
+    assert_eq!(
+        inside(&[], "echo x > /proc/sys/kernel/msgmax || ls /proc/acpi /sys/firmware"),
+        "/proc/acpi:\n\n/sys/firmware:\n"
+    );
+    docker.start("box", &["--ipc=shareable"], "sleep 1000");
+    let joined = ["--pid=container:box", "--ipc=container:box"];
+    assert_eq!(inside(&joined, "cat /proc/1/comm; touch /dev/shm/shared"), "sleep\n");
+    assert_eq!(docker.ok(&["exec", "box", "ls", "/dev/shm"]), "shared");
+    docker.ok(&["rm", "-f", "box"]);
+}
+
+#[test]
+fn ids_are_mapped_to_a_users() {
+    let test = "docker::ids_are_mapped_to_a_users";
+    let remapped = [WITHOUT_BRIDGE, &["--userns-remap=700000:700000"]].concat();
+    let subids = |place: &Place| {
+        let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
+        place.bind("passwd", &(passwd + "remapped:x:700000:700000::/:/bin/sh\n"));
+        let group = std::fs::read_to_string("/etc/group").unwrap();
+        place.bind("group", &(group + "remapped:x:700000:\n"));
+        place.bind("subuid", "remapped:700000:65536\n");
+        place.bind("subgid", "remapped:700000:65536\n");
+    };
+    let Some(docker) = Docker::prepared(test, &remapped, subids) else { return };
+    let script =
+        "id -u; echo $(cat /proc/self/uid_map); stat -c %u:%g /bin/busybox; touch /root/own && echo mine";
+    assert_eq!(docker.run(&["--rm", "busybox", "sh", "-c", script]).ok(), "0\n0 700000 65536\n0:0\nmine\n");
+    docker.start("box", &[], "sleep 1000");
+    let pid = docker.inspect("box", "State.Pid");
+    assert_eq!(docker.place.run("stat", &["-c", "%u", &format!("/proc/{pid}")]).ok(), "700000\n");
+    assert_eq!(docker.ok(&["exec", "-u", "alice", "box", "id", "-u"]), "1000");
+    docker.ok(&["rm", "-f", "box"]);
+}
+
+#[test]
 fn images_are_built_in_it() {
     let Some(docker) = Docker::new("docker::images_are_built_in_it", WITHOUT_BRIDGE) else { return };
     let lines = "FROM busybox\nENV WORD=built\nUSER alice\nRUN echo $WORD by $(id -u) > /tmp/file\nCMD cat /tmp/file\n";
@@ -237,12 +316,12 @@ fn containers_of_a_network_reach_each_other_by_name() {
     let server =
         ["run", "-d", "--name=server", "--network=net", "--publish=8080:80", "busybox", "sh", "-c", serve];
     docker.ok(&server);
-    let ask = ["run", "--rm", "--network=net", "busybox", "wget", "-T", "2", "-qO-", "http://server/"];
+    let ask = ["run", "--rm", "--network=net", "busybox", "wget", "-qO-", "http://server/"];
     until("the server by its name", || (docker.docker(&ask).out == "page\n").then_some(()));
-    let published = ["wget", "-T", "2", "-qO-", "http://127.0.0.1:8080/"];
+    let published = ["wget", "-qO-", "http://127.0.0.1:8080/"];
     assert_eq!(docker.place.run("busybox", &published).ok(), "page\n");
-    let other = docker.docker(&["run", "--rm", "busybox", "wget", "-T", "1", "-qO-", "http://server/"]);
-    assert_ne!(other.code, 0, "the default network is another: {other:?}");
+    let other = docker.docker(&["run", "--rm", "busybox", "wget", "-qO-", "http://server/"]);
+    assert!(other.err.contains("bad address"), "the default network is another: {other:?}");
     docker.ok(&["network", "connect", "bridge", "server"]);
     let devices = docker.ok(&["exec", "server", "ls", "/sys/class/net"]);
     assert_eq!(devices.split_whitespace().collect::<Vec<_>>(), ["eth0", "eth1", "lo"]);
@@ -277,4 +356,5 @@ fn a_swarm_keeps_as_many_running_as_are_asked() {
     docker.ok(&["service", "rm", "sleepers"]);
     become_(0);
     docker.ok(&["swarm", "leave", "--force"]);
+    docker.place.until_no_groups();
 }

@@ -15,4 +15,5 @@ mod cri;
 mod docker;
 mod place;
 mod podman;
+mod protobuf;
 mod rootless;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::geteuid;
 
 /// What the first process of a place's pid namespace does: own /run and /dev/shm, so that neither the callers' sockets and locks nor the runtime's
-/// state are the machine's; then wait for the end of its input, which is the end of the test in whatever way it ends. Reaps what daemons leave.
+/// state are the machine's; then wait for the end of its input, which is the end of the test in whatever way it ends, or for the time that no test takes. Reaps what daemons leave.
 const INIT: &str = "\
 set -e
 mount -t tmpfs tmpfs /run
@@ -17,7 +17,7 @@ mount -t tmpfs tmpfs /dev/shm
 mkdir -m 1777 /run/lock
 ip link set lo up
 echo ready
-exec tini-static -s -- cat
+exec tini-static -s -- timeout 300 cat
 ";
 
 /// How long anything may take that a test waits for.
@@ -153,10 +153,19 @@ impl Place {
         path
     }
 
+    /// Covers a file of /etc by one with this text, for these namespaces only.
+    #[track_caller]
+    pub fn bind(&self, name: &str, text: &str) {
+        let file = self.write(name, text);
+        self.run("mount", &["--bind", file.to_str().unwrap(), &format!("/etc/{name}")]).ok();
+    }
+
     /// A command in these namespaces that has not been started; standard input is empty.
     pub fn command(&self, program: &str) -> Command {
         let namespaces = format!("/proc/{}/ns", self.init.id());
-        let mut command = Command::new("nsenter");
+        let mut command = Command::new("prlimit");
+        // No file is large: a container that writes without end must not fill the disk with its log.
+        command.args(["--fsize=268435456", "nsenter"]);
         command.arg(format!("--mount={namespaces}/mnt")).arg(format!("--net={namespaces}/net"));
         command.arg(format!("--pid={namespaces}/pid_for_children")).args(["--", program]);
         command.env("TMPDIR", self.directory.join("tmp")).current_dir(&self.directory).stdin(Stdio::null());
@@ -204,6 +213,25 @@ impl Place {
         std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}")).trim().to_owned()
     }
 
+    /// Waits until no control group is left below ours: the runtime removes those of its containers.
+    #[track_caller]
+    pub fn until_no_groups(&self) {
+        until("no groups", || self.groups().iter().all(|group| groups_in(group).is_empty()).then_some(()));
+    }
+
+    /// Shows how the daemons' logs end.
+    fn tell(&self) {
+        let files =
+            std::fs::read_dir(&self.directory).into_iter().flatten().flatten().map(|entry| entry.path());
+        for log in files.filter(|path| path.extension().is_some_and(|extension| extension == "log")) {
+            let text = std::fs::read(&log).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text);
+            let lines: Vec<&str> = text.lines().collect();
+            println!("{} ends:", log.display());
+            lines.iter().skip(lines.len().saturating_sub(20)).for_each(|line| println!("  {line}"));
+        }
+    }
+
     /// The directories of our control group that there are now, one for each hierarchy.
     fn groups(&self) -> Vec<PathBuf> {
         let root = Path::new("/sys/fs/cgroup");
@@ -215,6 +243,9 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.tell();
+        }
         // What is frozen does not die, and keeps its namespace from ending.
         self.groups().iter().for_each(|group| thaw(group));
         drop(self.init.stdin.take());
@@ -224,7 +255,7 @@ impl Drop for Place {
         }
         let _ = self.init.kill();
         let _ = self.init.wait();
-        while !self.groups().iter().fold(true, |gone, group| remove(group) && gone) {
+        while self.groups().iter().filter(|group| !remove(group)).count() > 0 {
             if Instant::now() > deadline {
                 eprintln!("left behind: {:?}", self.groups());
                 break;

@@ -132,6 +132,7 @@ fn a_detached_one_is_logged_stopped_started_and_removed() {
     until("its answer", || (podman.logs("last") == "up\nusr1").then_some(()));
     podman.ok(&["rm", "-f", "-t", "0", "kind", "stubborn", "last"]);
     assert_eq!(podman.ok(&["ps", "-aq"]), "");
+    podman.place.until_no_groups();
 }
 
 #[test]
@@ -206,6 +207,67 @@ fn limits_hold_are_updated_and_shown() {
 }
 
 #[test]
+fn what_is_asked_is_inside() {
+    let Some(podman) = Podman::new("podman::what_is_asked_is_inside") else { return };
+    let inside = |options: &[&str], script: &str| {
+        podman.run(&[&["--rm"], options, &["busybox", "sh", "-c", script]].concat()).ok()
+    };
+    let user = ["--user=alice", "--group-add=staff", "--workdir=/tmp", "--env=OWN=set", "--umask=0077"];
+    assert_eq!(
+        inside(&user, "id; pwd; echo $OWN; umask"),
+        "uid=1000(alice) gid=1000(alice) groups=50(staff),1000(alice)\n/tmp\nset\n0077\n"
+    );
+    let file = podman.place.write("file", "from outside\n");
+    let volume = format!("--volume={}:/etc/file:ro", file.display());
+    assert_eq!(inside(&[&volume], "cat /etc/file; echo x > /etc/file || echo no"), "from outside\nno\n");
+    let read_only = ["--read-only", "--tmpfs=/scratch:size=1m,mode=0700"];
+    let script = "touch /x || echo no; stat -f -c %T /scratch; stat -c %a /scratch; dd if=/dev/zero of=/scratch/x bs=1M count=2 || echo full";
+    assert_eq!(inside(&read_only, script), "no\ntmpfs\n700\nfull\n");
+    let kernel = [
+        "--sysctl=net.ipv4.ip_unprivileged_port_start=7",
+        "--sysctl=kernel.msgmax=4096",
+        "--ulimit=nofile=100:200",
+        "--ulimit=nproc=1024:1024",
+    ];
+    let script =
+        "cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/msgmax; ulimit -n; ulimit -Hn";
+    assert_eq!(inside(&kernel, script), "7\n4096\n100\n200\n");
+    let status = "grep -E 'CapBnd|CapEff|NoNewPrivs|Seccomp:' /proc/self/status";
+    let dropped = ["--cap-drop=all", "--cap-add=chown", "--security-opt=no-new-privileges"];
+    assert_eq!(
+        inside(&dropped, status),
+        "CapEff:\t0000000000000001\nCapBnd:\t0000000000000001\nNoNewPrivs:\t1\nSeccomp:\t2\n"
+    );
+    assert!(
+        inside(&["--security-opt=seccomp=unconfined"], status).ends_with("NoNewPrivs:\t0\nSeccomp:\t0\n")
+    );
+    // Only opened: nothing is read of a device.
+    let device = ["--device=/dev/loop-control:/dev/own"];
+    assert_eq!(inside(&device, "true < /dev/own && stat -c %t:%T /dev/own"), "a:ed\n");
+    assert_eq!(inside(&[], "mknod /own c 10 237; true < /own || echo no"), "no\n", "only what was allowed");
+    assert_eq!(
+        inside(&[], "echo x > /proc/sys/kernel/msgmax || ls /proc/acpi /sys/firmware"),
+        "/proc/acpi:\n\n/sys/firmware:\n"
+    );
+    let score = ["--oom-score-adj=100", "--hostname=name"];
+    assert_eq!(inside(&score, "cat /proc/self/oom_score_adj; hostname"), "100\nname\n");
+}
+
+#[test]
+fn one_whose_monitor_was_killed_is_removed() {
+    let Some(podman) = Podman::new("podman::one_whose_monitor_was_killed_is_removed") else { return };
+    podman.start("a", &[], "sleep 1000");
+    let (pid, conmon) = (podman.inspect("a", "State.Pid"), podman.inspect("a", "State.ConmonPid"));
+    podman.place.run("kill", &["-9", &conmon]).ok();
+    podman.ok(&["rm", "-f", "-t", "0", "a"]);
+    assert_eq!(podman.ok(&["ps", "-aq"]), "");
+    // A process that ended and was not waited for still has its directory.
+    let ended = || podman.place.run("cat", &[&format!("/proc/{pid}/cmdline")]).out.is_empty();
+    until("its end", || ended().then_some(()));
+    podman.place.until_no_groups();
+}
+
+#[test]
 fn health_is_asked_by_exec() {
     let Some(podman) = Podman::new("podman::health_is_asked_by_exec") else { return };
     // Without an interval nothing is asked of systemd.
@@ -262,10 +324,8 @@ fn namespaces_of_other_containers_are_joined() {
 #[test]
 fn each_users_namespace_has_ids_of_its_own() {
     let Some(podman) = Podman::new("podman::each_users_namespace_has_ids_of_its_own") else { return };
-    // Only in this place's mount namespace.
-    let ids = podman.place.write("subids", "containers:200000:1000000\n");
-    for file in ["/etc/subuid", "/etc/subgid"] {
-        podman.place.run("mount", &["--bind", ids.to_str().unwrap(), file]).ok();
+    for file in ["subuid", "subgid"] {
+        podman.place.bind(file, "containers:200000:1000000\n");
     }
     podman.start("a", &["--userns=auto:size=2048"], "sleep 1000");
     podman.start("b", &["--userns=auto:size=2048"], "sleep 1000");
