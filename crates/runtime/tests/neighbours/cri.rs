@@ -2,6 +2,7 @@
 //!
 //! The numbers in the messages are those of the fields in the CRI's `runtime.v1`.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use crate::containerd::{Containerd, IMAGE};
@@ -21,6 +22,32 @@ const EXITED: u64 = 2;
 /// The image that a pod's sandbox runs.
 const PAUSE: &str = "localhost/pause:1";
 
+/// A CNI plugin that is a shell's script: it gives each pod one device of its own. As `loopback` too, which containerd runs before.
+const CNI_PLUGIN: &str = r#"#!/bin/sh
+[ "$CNI_COMMAND" = ADD ] || exit 0
+inside="nsenter --net=$CNI_NETNS ip"
+if [ "$CNI_IFNAME" = lo ]; then
+    address=127.0.0.1/8
+    $inside link set lo up
+else
+    address=10.9.8.7/24
+    $inside link add "$CNI_IFNAME" type bridge && $inside address add $address dev "$CNI_IFNAME"
+fi >&2
+echo "{\"cniVersion\":\"0.4.0\",\"interfaces\":[{\"name\":\"$CNI_IFNAME\",\"sandbox\":\"$CNI_NETNS\"}],
+    \"ips\":[{\"version\":\"4\",\"interface\":0,\"address\":\"$address\"}]}"
+"#;
+
+const CNI_NETWORK: &str = r#"{"cniVersion":"0.4.0","name":"pods","plugins":[{"type":"device"}]}"#;
+
+/// A pod's sandbox that runs.
+struct Pod {
+    id: String,
+    /// Whose network it is in: `POD` or `NODE`.
+    network: u64,
+    /// A `PodSandboxConfig`.
+    config: Message,
+}
+
 /// A kubelet's view of containerd.
 struct Kubelet {
     containerd: Containerd,
@@ -28,14 +55,32 @@ struct Kubelet {
 
 impl Kubelet {
     fn new(test: &str) -> Option<Self> {
-        // A pod's sandbox would be protected from the machine's want of memory, which only CAP_SYS_RESOURCE can do.
-        let plugin = "[plugins.'io.containerd.grpc.v1.cri']";
-        let sandbox = format!("{plugin}\nsandbox_image = '{PAUSE}'\nrestrict_oom_score_adj = true\n");
-        let runc = plugin.replace(']', ".containerd.runtimes.runc]");
-        let options = plugin.replace(']', ".containerd.runtimes.runc.options]");
-        let binary = format!("{options}\nBinaryName = '{}'\n", runtime().display());
-        let plugins = format!("{sandbox}{runc}\nruntime_type = 'io.containerd.runc.v2'\n{binary}");
-        let kubelet = Self { containerd: Containerd::new(test, &plugins)? };
+        let containerd = Containerd::new(test, |place| {
+            let plugins = place.directory().join("cni");
+            std::fs::create_dir_all(plugins.join("conf")).unwrap();
+            place.write("cni/conf/10-pods.conflist", CNI_NETWORK);
+            for name in ["cni/loopback", "cni/device"] {
+                let script = place.write(name, CNI_PLUGIN);
+                std::fs::set_permissions(script, std::fs::Permissions::from_mode(0o755)).unwrap();
+            }
+            // A pod's sandbox would be protected from the machine's want of memory, which only CAP_SYS_RESOURCE can do.
+            format!(
+                "[plugins.'io.containerd.grpc.v1.cri']
+                sandbox_image = '{PAUSE}'
+                restrict_oom_score_adj = true
+                [plugins.'io.containerd.grpc.v1.cri'.cni]
+                bin_dir = '{0}'
+                conf_dir = '{0}/conf'
+                [plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.runc]
+                runtime_type = 'io.containerd.runc.v2'
+                [plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.runc.options]
+                BinaryName = '{1}'
+                ",
+                plugins.display(),
+                runtime().display()
+            )
+        })?;
+        let kubelet = Self { containerd };
         kubelet.make_images();
         Some(kubelet)
     }
@@ -102,32 +147,37 @@ impl Kubelet {
         self.call(method, request).unwrap_or_else(|error| panic!("{method}: {error}"))
     }
 
-    /// Starts a sandbox in the node's network, and gives its id and its configuration.
+    /// Starts a pod's sandbox in the network of `network`.
     #[track_caller]
-    fn sandbox(&self) -> (String, Message) {
+    fn pod(&self, network: u64) -> Pod {
         let metadata = Message::new().text(1, "pod").text(2, "uid").text(3, "default");
-        let namespaces = Message::new().number(1, NODE).number(2, CONTAINER);
+        let namespaces = Message::new().number(1, network).number(2, CONTAINER);
         let security = Message::new().message(1, &namespaces);
         let parent = format!("/{}", self.containerd.place().group());
         let linux = Message::new().text(1, &parent).message(2, &security);
         let logs = self.containerd.place().directory().join("logs");
-        let config = Message::new().message(1, &metadata).text(3, logs.to_str().unwrap()).message(8, &linux);
+        // The node's name is the node's to set.
+        let name = if network == POD { "podname" } else { "" };
+        let config = Message::new().message(1, &metadata).text(2, name).text(3, logs.to_str().unwrap());
+        let config = config.message(8, &linux);
         let answer = self.ok("RunPodSandbox", &Message::new().message(1, &config));
-        (text(&answer, &[1]), config)
+        Pod { id: text(&answer, &[1]), network, config }
     }
 
-    /// Makes a container of a sandbox that runs a script in the process namespace `processes`, with limits
+    /// Ends a pod and all that runs in it, and looks that nothing is left of it.
+    #[track_caller]
+    fn end(&self, pod: &Pod) {
+        self.ok("StopPodSandbox", &id(&pod.id));
+        self.ok("RemovePodSandbox", &id(&pod.id));
+        assert_eq!(self.containerd.ok(&["--namespace=k8s.io", "container", "ls", "-q"]), "");
+        self.containerd.place().until_no_groups();
+    }
+
+    /// Makes a container of a pod that runs a script in the process namespace `processes`, with limits
     /// (`LinuxContainerResources`), and gives its id.
     #[track_caller]
-    fn create(
-        &self,
-        sandbox: &(String, Message),
-        name: &str,
-        processes: u64,
-        script: &str,
-        resources: &Message,
-    ) -> String {
-        let security = Message::new().message(3, &Message::new().number(1, NODE).number(2, processes));
+    fn create(&self, pod: &Pod, name: &str, processes: u64, script: &str, resources: &Message) -> String {
+        let security = Message::new().message(3, &Message::new().number(1, pod.network).number(2, processes));
         let linux = Message::new().message(1, resources).message(2, &security);
         let environment = Message::new().text(1, "OWN").text(2, "set");
         let config = Message::new()
@@ -135,7 +185,7 @@ impl Kubelet {
             .message(2, &Message::new().text(1, IMAGE));
         let config = config.texts(3, &["sh", "-c", script]).text(5, "/tmp").message(6, &environment);
         let config = config.text(11, &format!("{name}.log")).message(15, &linux);
-        let request = Message::new().text(1, &sandbox.0).message(2, &config).message(3, &sandbox.1);
+        let request = id(&pod.id).message(2, &config).message(3, &pod.config);
         text(&self.ok("CreateContainer", &request), &[1])
     }
 
@@ -190,9 +240,9 @@ fn id(of: &str) -> Message {
 #[test]
 fn a_pods_container_lives_its_life() {
     let Some(kubelet) = Kubelet::new("cri::a_pods_container_lives_its_life") else { return };
-    let sandbox = kubelet.sandbox();
+    let pod = kubelet.pod(NODE);
     let script = "trap 'echo asked; exit 5' TERM; pwd; echo $OWN; echo oh >&2; while :; do sleep 0.1; done";
-    let container = kubelet.create(&sandbox, "a", CONTAINER, script, &Message::new());
+    let container = kubelet.create(&pod, "a", CONTAINER, script, &Message::new());
     assert_eq!(kubelet.status(&container), (CREATED, 0));
     kubelet.ok("StartContainer", &id(&container));
     assert_eq!(kubelet.status(&container), (RUNNING, 0));
@@ -212,7 +262,7 @@ fn a_pods_container_lives_its_life() {
     let outside = kubelet.containerd.place().run("readlink", &["/proc/self/ns/net"]).ok();
     assert_eq!(kubelet.exec(&container, &["readlink", "/proc/self/ns/net"]).0, outside);
     let ipc = |pid: &str| kubelet.containerd.place().run("readlink", &[&format!("/proc/{pid}/ns/ipc")]).ok();
-    assert_eq!(ipc(&kubelet.pid(&container)), ipc(&kubelet.pid(&sandbox.0)), "a pod's own");
+    assert_eq!(ipc(&kubelet.pid(&container)), ipc(&kubelet.pid(&pod.id)), "a pod's own");
 
     kubelet.ok("StopContainer", &id(&container).number(2, 20));
     assert_eq!(kubelet.status(&container), (EXITED, 5));
@@ -220,46 +270,60 @@ fn a_pods_container_lives_its_life() {
     kubelet.ok("StopContainer", &id(&container));
     kubelet.ok("RemoveContainer", &id(&container));
     kubelet.call("ContainerStatus", &id(&container)).unwrap_err();
-    kubelet.ok("StopPodSandbox", &id(&sandbox.0));
-    kubelet.ok("RemovePodSandbox", &id(&sandbox.0));
-    assert_eq!(kubelet.containerd.ok(&["--namespace=k8s.io", "container", "ls", "-q"]), "");
-    kubelet.containerd.place().until_no_groups();
+    kubelet.end(&pod);
+}
+
+#[test]
+fn containers_of_a_pod_share_its_network_and_name() {
+    let Some(kubelet) = Kubelet::new("cri::containers_of_a_pod_share_its_network_and_name") else { return };
+    let pod = kubelet.pod(POD);
+    let serve = "mkdir /www; echo page > /www/index.html; httpd -f -p 80 -h /www";
+    let server = kubelet.create(&pod, "server", CONTAINER, serve, &Message::new());
+    let client = kubelet.create(&pod, "client", CONTAINER, "sleep 1000", &Message::new());
+    for container in [&server, &client] {
+        kubelet.ok("StartContainer", &id(container));
+    }
+    until("the server", || {
+        (kubelet.exec(&client, &["wget", "-qO-", "http://127.0.0.1/"]).0 == "page\n").then_some(())
+    });
+    assert_eq!(kubelet.exec(&client, &["hostname"]).0, "podname\n");
+    let address = kubelet.exec(&client, &["ip", "-o", "address", "show", "eth0"]).0;
+    assert!(address.contains("10.9.8.7/24"), "{address}");
+    kubelet.end(&pod);
 }
 
 #[test]
 fn one_that_does_not_end_is_killed_and_one_that_cannot_start_says_why() {
     let test = "cri::one_that_does_not_end_is_killed_and_one_that_cannot_start_says_why";
     let Some(kubelet) = Kubelet::new(test) else { return };
-    let sandbox = kubelet.sandbox();
+    let pod = kubelet.pod(NODE);
     let script = "trap '' TERM; while :; do sleep 0.1; done";
-    let stubborn = kubelet.create(&sandbox, "stubborn", CONTAINER, script, &Message::new());
+    let stubborn = kubelet.create(&pod, "stubborn", CONTAINER, script, &Message::new());
     kubelet.ok("StartContainer", &id(&stubborn));
     kubelet.ok("StopContainer", &id(&stubborn).number(2, 1));
     assert_eq!(kubelet.status(&stubborn), (EXITED, 137));
 
     let config = Message::new().message(1, &id("absent")).message(2, &id(IMAGE)).text(3, "absent");
-    let request = id(&sandbox.0).message(2, &config).message(3, &sandbox.1);
+    let request = id(&pod.id).message(2, &config).message(3, &pod.config);
     let absent = text(&kubelet.ok("CreateContainer", &request), &[1]);
     let error = kubelet.call("StartContainer", &id(&absent)).unwrap_err();
     assert!(error.contains("executable file not found in $PATH"), "{error}");
     // What still runs goes with the pod.
-    let left = kubelet.create(&sandbox, "left", POD, "sleep 1000", &Message::new());
+    let left = kubelet.create(&pod, "left", POD, "sleep 1000", &Message::new());
     kubelet.ok("StartContainer", &id(&left));
     assert_eq!(kubelet.exec(&left, &["cat", "/proc/1/cmdline"]).0, "sleep\x001000000\0", "the sandbox's");
-    kubelet.ok("StopPodSandbox", &id(&sandbox.0));
+    kubelet.ok("StopPodSandbox", &id(&pod.id));
     assert_eq!(kubelet.status(&left).0, EXITED);
-    kubelet.ok("RemovePodSandbox", &id(&sandbox.0));
-    assert_eq!(kubelet.containerd.ok(&["--namespace=k8s.io", "container", "ls", "-q"]), "");
-    kubelet.containerd.place().until_no_groups();
+    kubelet.end(&pod);
 }
 
 #[test]
 fn limits_hold_are_updated_and_measured() {
     let Some(kubelet) = Kubelet::new("cri::limits_hold_are_updated_and_measured") else { return };
-    let sandbox = kubelet.sandbox();
+    let pod = kubelet.pod(NODE);
     // period, quota, shares, memory
     let resources = Message::new().number(1, 100_000).number(2, 50_000).number(3, 512).number(4, 64 << 20);
-    let container = kubelet.create(&sandbox, "a", CONTAINER, "while :; do sleep 1; done", &resources);
+    let container = kubelet.create(&pod, "a", CONTAINER, "while :; do sleep 1; done", &resources);
     kubelet.ok("StartContainer", &id(&container));
     let pid = kubelet.pid(&container);
     let limit = |limit| kubelet.containerd.place().limit(&pid, limit);
@@ -276,11 +340,10 @@ fn limits_hold_are_updated_and_measured() {
 
     let little = Message::new().number(4, 16 << 20).number(10, 16 << 20);
     let script = "dd if=/dev/zero of=/dev/null bs=64M count=1";
-    let hungry = kubelet.create(&sandbox, "hungry", CONTAINER, script, &little);
+    let hungry = kubelet.create(&pod, "hungry", CONTAINER, script, &little);
     kubelet.ok("StartContainer", &id(&hungry));
     until("its end", || (kubelet.status(&hungry) == (EXITED, 137)).then_some(()));
     let status = kubelet.ok("ContainerStatus", &id(&hungry));
     assert_eq!(text(&status, &[1, 10]), "OOMKilled");
-    kubelet.ok("StopPodSandbox", &id(&sandbox.0));
-    kubelet.ok("RemovePodSandbox", &id(&sandbox.0));
+    kubelet.end(&pod);
 }

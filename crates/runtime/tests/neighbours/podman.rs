@@ -189,9 +189,8 @@ fn limits_hold_are_updated_and_shown() {
     assert_eq!(limit(Limit::Memory), "67108864");
     assert_eq!(limit(Limit::Processes), "20");
     assert_eq!(limit(Limit::Processor).split(' ').next(), Some("50000"));
-    let format = "{{.MemUsage}} {{.PIDs}}";
-    let stats = podman.ok(&["stats", "--no-stream", "--format", format, "a"]);
-    assert!(stats.ends_with("/ 67.11MB 1"), "{stats}");
+    let stats = ["stats", "--no-stream", "--format", "{{.MemUsage}} {{.PIDs}}", "a"];
+    until("one process", || podman.ok(&stats).ends_with("/ 67.11MB 1").then_some(()));
 
     podman.ok(&["update", "--memory", "128m", "--cpus", "0.25", "a"]);
     assert_eq!(limit(Limit::Memory), "134217728");
