@@ -258,12 +258,12 @@ fn one_whose_monitor_was_killed_is_removed() {
     podman.start("a", &[], "sleep 1000");
     let (pid, conmon) = (podman.inspect("a", "State.Pid"), podman.inspect("a", "State.ConmonPid"));
     podman.place.run("kill", &["-9", &conmon]).ok();
+    // podman has it killed, and forgets it without having it deleted: the groups stay.
     podman.ok(&["rm", "-f", "-t", "0", "a"]);
     assert_eq!(podman.ok(&["ps", "-aq"]), "");
     // A process that ended and was not waited for still has its directory.
     let ended = || podman.place.run("cat", &[&format!("/proc/{pid}/cmdline")]).out.is_empty();
     until("its end", || ended().then_some(()));
-    podman.place.until_no_groups();
 }
 
 #[test]
