@@ -45,6 +45,13 @@ pub struct Description {
     pub directories: BTreeMap<String, PathBuf>,
 }
 
+impl Description {
+    /// The place that the group is at in every tree.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+}
+
 /// The group's directory in the tree of version 2.
 #[derive(Debug)]
 pub(crate) struct Unified {

@@ -49,7 +49,7 @@ pub(crate) const DONE: Done = Done {
     remount: false,
     scheduler: false,
     selinux: false,
-    systemd: false,
+    systemd: true,
 };
 
 /// The features document.

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use cgroup::{Choice, Group, Hierarchy, Limits, Place};
+use cgroup::{Choice, Description, Group, Hierarchy, Limits, Place, Unit};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
@@ -19,6 +19,9 @@ const FILE: &str = "group.json";
 struct Written {
     version: u32,
     place: Place,
+    /// All about a group of systemd's, which the place does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    description: Option<Description>,
 }
 
 /// Makes the container's group with these limits, but for those of devices. None where there is none to be had and none is needed.
@@ -31,28 +34,52 @@ pub(crate) fn make(request: &Request, hierarchy: &Hierarchy, limits: &Limits) ->
         && !place.is_below_root()
     {
         // Before there is anything: if this process is killed at any moment, what it made is found.
-        write(&request.state_directory, place)?;
+        write(&request.state_directory, place, None)?;
     }
     Ok(Group::create_without_devices(hierarchy, choice, limits)?)
 }
 
-/// At `linux.cgroupsPath`, in every tree.
+/// At `linux.cgroupsPath`, in every tree. None with the systemd driver: that group is made by [`make_unit`].
 fn make_as_configured(
     request: &Request,
-    _oci: &Oci,
+    oci: &Oci,
     hierarchy: &Hierarchy,
     limits: &Limits,
 ) -> Result<Option<Group>> {
-    let path = request.spec.linux.as_ref().and_then(|linux| linux.cgroups_path.as_deref());
-    let choice = Place::of_path(hierarchy, path, &request.id)?;
+    if oci.systemd_cgroup {
+        return Ok(None);
+    }
+    let choice = Place::of_path(hierarchy, path_of(request), &request.id)?;
     if let Choice::At(place) = &choice {
-        write(&request.state_directory, place)?;
+        write(&request.state_directory, place, None)?;
     }
     Ok(Group::create_everywhere(hierarchy, choice, limits)?)
 }
 
-fn write(state_directory: &Path, place: &Place) -> Result<()> {
-    let written = Written { version: state::VERSION, place: place.clone() };
+/// With the systemd driver: has systemd make the unit that `linux.cgroupsPath` names, with the waiting process in it.
+pub(crate) fn make_unit(
+    request: &Request,
+    hierarchy: &Hierarchy,
+    pid: u32,
+    limits: &Limits,
+) -> Result<Option<Group>> {
+    if !request.oci.as_ref().is_some_and(|oci| oci.systemd_cgroup) {
+        return Ok(None);
+    }
+    let unit = Unit::of_path(path_of(request), &request.id)?;
+    let description = format!("container {}", request.id);
+    let group = Group::create_in_unit(hierarchy, &unit, &description, pid, limits)?;
+    let description = group.description();
+    write(&request.state_directory, &description.place().clone(), Some(description))?;
+    Ok(Some(group))
+}
+
+fn path_of(request: &Request) -> Option<&str> {
+    request.spec.linux.as_ref().and_then(|linux| linux.cgroups_path.as_deref())
+}
+
+fn write(state_directory: &Path, place: &Place, description: Option<Description>) -> Result<()> {
+    let written = Written { version: state::VERSION, place: place.clone(), description };
     state::write(&state_directory.join(FILE), &written)
 }
 
@@ -62,27 +89,30 @@ fn write(state_directory: &Path, place: &Place) -> Result<()> {
 pub fn find(state_directory: &Path, parent: Option<&str>, id: &str) -> Result<Option<Group>> {
     let hierarchy = Hierarchy::detect()?;
     Ok(match read(state_directory)? {
-        Some(place) => Group::open_at(&hierarchy, place)?,
+        Some(written) => Group::open_at(&hierarchy, written.place)?,
         None => Group::open(&hierarchy, parent, id)?,
     })
 }
 
 /// Finds the group that `group.json` tells of; none if there is no such file, or it is gone.
 pub fn find_written(state_directory: &Path) -> Result<Option<Group>> {
-    match read(state_directory)? {
-        Some(place) => Ok(Group::open_at(&Hierarchy::detect()?, place)?),
-        None => Ok(None),
-    }
+    let hierarchy = Hierarchy::detect()?;
+    Ok(match read(state_directory)? {
+        Some(Written { description: Some(description), .. }) => {
+            Group::open_described(&hierarchy, &description)?
+        }
+        Some(written) => Group::open_at(&hierarchy, written.place)?,
+        None => None,
+    })
 }
 
 /// Finds a group below the container's, which must exist.
 pub fn below(state_directory: &Path, path: &str) -> Result<Group> {
     let missing = || cgroup::Error::Missing { path: path.into() };
-    let place = read(state_directory)?.ok_or_else(missing)?.below(path)?;
+    let place = read(state_directory)?.ok_or_else(missing)?.place.below(path)?;
     Ok(Group::open_at(&Hierarchy::detect()?, place)?.ok_or_else(missing)?)
 }
 
-fn read(state_directory: &Path) -> Result<Option<Place>> {
-    let written = state::read(&state_directory.join(FILE), |written: &Written| written.version)?;
-    Ok(written.map(|written| written.place))
+fn read(state_directory: &Path) -> Result<Option<Written>> {
+    state::read(&state_directory.join(FILE), |written: &Written| written.version)
 }

@@ -61,12 +61,15 @@ pub fn launch(job: Job<'_>, born: impl FnOnce(u32) -> Result<()>) -> Result<Runn
     let plan = Plan::new(request, privileged)?;
     because(Chapter::Limits, "the group that the container's processes are counted and limited in");
     let limits = limits::of_request(request, privileged)?;
-    let group = crate::group::make(request, hierarchy, &limits)?;
-    let last_steps = |pid| {
-        group.as_ref().map_or(Ok(()), |group| group.limit_devices(&limits))?;
-        born(pid)
+    let mut group = crate::group::make(request, hierarchy, &limits)?;
+    let steps = Steps {
+        in_unit: |pid| crate::group::make_unit(request, hierarchy, pid, &limits),
+        last: |pid, group: Option<&Group>| {
+            group.map_or(Ok(()), |group| group.limit_devices(&limits))?;
+            born(pid)
+        },
     };
-    let made = launch_in(job, &plan, privileged, group.as_ref(), last_steps);
+    let made = launch_in(job, &plan, privileged, &mut group, steps);
     match made {
         Ok((child, terminal, user_namespace)) => Ok(Running { child, group, terminal, user_namespace }),
         Err(error) => {
@@ -81,12 +84,18 @@ pub fn launch(job: Job<'_>, born: impl FnOnce(u32) -> Result<()>) -> Result<Runn
 
 type Made = (process::Child, Option<OwnedFd>, Option<OwnedFd>);
 
+/// What is done when there is a process: its group by systemd, if that is asked for, which wants to know it; and the last steps.
+struct Steps<U, L> {
+    in_unit: U,
+    last: L,
+}
+
 fn launch_in(
     job: Job<'_>,
     plan: &Plan,
     privileged: bool,
-    group: Option<&Group>,
-    last_steps: impl FnOnce(u32) -> Result<()>,
+    group: &mut Option<Group>,
+    steps: Steps<impl FnOnce(u32) -> Result<Option<Group>>, impl FnOnce(u32, Option<&Group>) -> Result<()>>,
 ) -> Result<Made> {
     let Job { request, streams, hierarchy, gate } = job;
     let binds = if privileged { root::open_binds(&request.spec.mounts)? } else { BTreeMap::new() };
@@ -100,7 +109,7 @@ fn launch_in(
         Chapter::Namespaces,
         "one call makes the process and its namespaces, and puts it into its control group",
     );
-    let first = match process::clone3(plan.first_flags(), group.and_then(Group::v2_directory))
+    let first = match process::clone3(plan.first_flags(), group.as_ref().and_then(Group::v2_directory))
         .in_step("cannot make the container's process")?
     {
         Cloned::Child => {
@@ -110,7 +119,7 @@ fn launch_in(
         Cloned::Parent(first) => first,
     };
     drop((theirs, streams, prepared, gate));
-    let guided = guide(request, plan, privileged, group, &first, &ours, last_steps);
+    let guided = guide(request, plan, privileged, group, &first, &ours, steps);
     match guided {
         Ok((child, terminal, user_namespace)) => Ok((child.unwrap_or(first), terminal, user_namespace)),
         Err(error) => {
@@ -128,14 +137,17 @@ fn guide(
     request: &Request,
     plan: &Plan,
     privileged: bool,
-    group: Option<&Group>,
+    group: &mut Option<Group>,
     first: &process::Child,
     socket: &OwnedFd,
-    last_steps: impl FnOnce(u32) -> Result<()>,
+    steps: Steps<impl FnOnce(u32) -> Result<Option<Group>>, impl FnOnce(u32, Option<&Group>) -> Result<()>>,
 ) -> Result<(Option<process::Child>, Option<OwnedFd>, Option<OwnedFd>)> {
-    if let Some(group) = group {
-        because(Chapter::Limits, "from here on every process of the container counts in this group");
-        group.join(first.pid)?;
+    match group {
+        Some(group) => {
+            because(Chapter::Limits, "from here on every process of the container counts in this group");
+            group.join(first.pid)?;
+        }
+        None => *group = (steps.in_unit)(first.pid)?,
     }
     write_score(request, first.pid)?;
     let user_namespace = match plan.new_flags.contains(CloneFlags::NEWUSER) {
@@ -158,7 +170,7 @@ fn guide(
     go(&overlays)?;
     // While the child builds its root file system, which takes as long.
     let process = second.as_ref().unwrap_or(first);
-    last_steps(process.pid)?;
+    (steps.last)(process.pid, group.as_ref())?;
     if hooks::before_root_changes(&request.spec) {
         until_mounted(socket)?;
         hooks::run_outside(request, process.pid)?;

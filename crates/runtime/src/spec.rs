@@ -31,9 +31,6 @@ pub use resources::{
     ThrottleDevice, WeightDevice,
 };
 
-/// The version of the specification that is known here.
-pub const VERSION: &str = "1.3.0";
-
 /// `config.json` as a whole.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

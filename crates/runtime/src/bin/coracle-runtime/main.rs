@@ -8,6 +8,7 @@ mod create;
 mod delete;
 mod events;
 mod exec;
+mod features;
 mod kill;
 mod list;
 mod log;
@@ -16,6 +17,7 @@ mod pause;
 mod ps;
 mod relay;
 mod run;
+mod spec;
 mod start;
 mod state;
 mod update;
@@ -216,6 +218,22 @@ const COMMANDS: &[Command] = &[
         run: update::run,
     },
     Command {
+        name: "spec",
+        operands: "",
+        count: (0, 0),
+        about: "Write a configuration to begin with",
+        flags: spec::FLAGS,
+        run: spec::run,
+    },
+    Command {
+        name: "features",
+        operands: "",
+        count: (0, 0),
+        about: "Show what this runtime can do, as JSON",
+        flags: &[],
+        run: features::run,
+    },
+    Command {
         name: "events",
         operands: "ID",
         count: (1, 1),
@@ -350,7 +368,7 @@ fn default_root() -> Result<PathBuf, Failed> {
 }
 
 fn version() -> String {
-    format!("coracle-runtime version {}\nspec: {}\n", env!("CARGO_PKG_VERSION"), runtime::spec::VERSION)
+    format!("coracle-runtime version {}\nspec: {}\n", env!("CARGO_PKG_VERSION"), runtime::features::VERSION)
 }
 
 fn overview() -> String {
