@@ -1,6 +1,6 @@
 //! Writes to the kernel's own files: control groups, `/proc`.
 
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
@@ -12,9 +12,13 @@ use crate::{Error, Result};
 ///
 /// The file must exist; it is neither created nor truncated. The error names the path.
 pub fn write_control(path: &Path, value: &str) -> Result<()> {
-    let failed = |call| move |errno| Error::new(call, path.display().to_string(), errno);
-    let file =
-        rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).map_err(failed("open"))?;
+    let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| Error::new("open", path.display().to_string(), errno))?;
+    write_open_control(file.as_fd(), path, value)
+}
+
+/// Writes `value` to a kernel file that is open for writing, as [`write_control`] does. `path` is shown.
+pub fn write_open_control(file: BorrowedFd<'_>, path: &Path, value: &str) -> Result<()> {
     let args = || {
         vec![
             Arg::Fd(file.as_raw_fd(), path.display().to_string()),
@@ -22,8 +26,8 @@ pub fn write_control(path: &Path, value: &str) -> Result<()> {
             Arg::Int(value.len() as i64),
         ]
     };
-    act("write", args, |written| *written as i64, || rustix::io::write(&file, value.as_bytes()))
-        .map_err(failed("write"))?;
+    act("write", args, |written| *written as i64, || rustix::io::write(file, value.as_bytes()))
+        .map_err(|errno| Error::new("write", path.display().to_string(), errno))?;
     Ok(())
 }
 

@@ -219,6 +219,21 @@ pub fn become_subreaper() -> Result<()> {
     prctl("PR_SET_CHILD_SUBREAPER", libc::PR_SET_CHILD_SUBREAPER, (1, ""), "").map(drop)
 }
 
+/// `personality(persona)`: which kind of Linux this process sees, through execve. `name` is shown. See personality(2).
+pub fn set_personality(persona: u32, name: &str) -> Result<()> {
+    act(
+        "personality",
+        || vec![Arg::Flags(persona.into(), name.to_owned())],
+        |before| *before,
+        || {
+            // SAFETY: takes one number.
+            check(unsafe { libc::syscall(libc::SYS_personality, persona) })
+        },
+    )
+    .map_err(|errno| Error::new("personality", name, errno))?;
+    Ok(())
+}
+
 /// `setsid()`: leaves the terminal and the process group for a session of its own. See setsid(2).
 pub fn new_session() -> Result<()> {
     rustix::process::setsid().map(drop).map_err(|errno| Error::new("setsid", "this process", errno))

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Failure, InStep as _, PARAMETER_STEP, Result, WORKING_DIRECTORY_STEP};
 use crate::hooks::{self, Moment};
+use crate::memory_policy;
 use crate::message;
 use crate::namespaces::Plan;
 use crate::privilege::{self, Sets};
@@ -20,8 +21,9 @@ use crate::program;
 use crate::reaper;
 use crate::request::{Request, SeccompChoice};
 use crate::root::{self, NewRoot, Prepared};
+use crate::scheduling;
 use crate::seccomp;
-use crate::spec::{IdMapping, Linux, Process};
+use crate::spec::{IdMapping, Linux, PersonalityDomain, Process};
 use crate::streams::Streams;
 use crate::terminal;
 use crate::user;
@@ -122,6 +124,7 @@ impl Child<'_> {
         }
         self.give_streams(who.user.uid)?;
         self.set_limits(process)?;
+        self.set_execution(process)?;
         self.enter_working_directory(process)?;
         // The device rules are in force, the container can be found again, and its filter is compiled.
         let filter = wait_for_filter(self.socket.as_fd())?;
@@ -285,6 +288,22 @@ impl Child<'_> {
         }
         kernel::identity::umask(process.user.umask.unwrap_or(0o022));
         Ok(())
+    }
+
+    /// How it runs and what it sees of the machine, while it has the powers to raise what it has.
+    fn set_execution(&self, process: &Process) -> Result<()> {
+        scheduling::apply(process)?;
+        let Some(linux) = self.linux() else { return Ok(()) };
+        if let Some(policy) = &linux.memory_policy {
+            memory_policy::apply(policy)?;
+        }
+        let Some(personality) = &linux.personality else { return Ok(()) };
+        let (number, name) = match personality.domain {
+            PersonalityDomain::Linux => (0, "PER_LINUX"),
+            PersonalityDomain::Linux32 => (8, "PER_LINUX32"),
+        };
+        because(Chapter::Process, "linux.personality: which kind of machine uname tells the program of");
+        kernel::identity::set_personality(number, name).in_step("cannot set linux.personality")
     }
 
     /// docker makes the working directory when the image has none.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 
 use crate::overlay::SHIFT_STEP;
+use crate::scheduling::SCHEDULER_STEP;
 
 /// The result of a call of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -252,6 +253,10 @@ fn step_advice(step: &str, source: &kernel::Error) -> Option<String> {
         }
         ("write", Errno::INVAL | Errno::RANGE) if step == PARAMETER_STEP => {
             "check the value of --sysctl: the kernel does not take this one"
+        }
+        ("sched_setattr", Errno::PERM) if step == SCHEDULER_STEP => {
+            "hold CAP_SYS_NICE; for a real-time policy in a cpu group of cgroup v1, give the group and those above it some \
+             time (resources.cpu.realtimeRuntime)"
         }
         ("fsopen", Errno::NODEV) => "load the file system: modprobe overlay",
         ("setrlimit", Errno::PERM) => {

@@ -14,6 +14,7 @@ use crate::launch;
 use crate::message;
 use crate::namespaces::{self, Plan};
 use crate::root::Prepared;
+use crate::scheduling::Affinity;
 use crate::spec::{NamespaceKind, Process};
 use crate::streams::Streams;
 
@@ -65,31 +66,32 @@ pub fn exec(exec: Exec<'_>) -> Result<Executed> {
     let kinds = namespaces::other_than_own(container.pid())?;
     let plan = Plan::to_join(&request, &kinds)?;
     let hierarchy = Hierarchy::detect()?;
+    let affinity = Affinity::of(request.spec.process.as_ref().unwrap_or(&Process::default()))?;
+    let born_into = group.as_ref().filter(|_| !affinity.begins_outside()).and_then(Group::v2_directory);
     let (ours, theirs) = kernel::socket::pair().in_step("cannot talk to the new process")?;
     because(
         Chapter::Namespaces,
         "a process that is born into the container's group goes into its namespaces and makes the new one there",
     );
-    let first = match process::clone3(CloneFlags::empty(), group.as_ref().and_then(Group::v2_directory))
-        .in_step("cannot make the new process")?
-    {
-        Cloned::Child => {
-            drop(ours);
-            let child = Child {
-                request: &request,
-                plan: &plan,
-                hierarchy: &hierarchy,
-                streams: exec.streams,
-                prepared: Prepared::default(),
-                socket: theirs,
-                gate: None,
-            };
-            enter(child, &init, &kinds)
-        }
-        Cloned::Parent(first) => first,
-    };
+    let first =
+        match process::clone3(CloneFlags::empty(), born_into).in_step("cannot make the new process")? {
+            Cloned::Child => {
+                drop(ours);
+                let child = Child {
+                    request: &request,
+                    plan: &plan,
+                    hierarchy: &hierarchy,
+                    streams: exec.streams,
+                    prepared: Prepared::default(),
+                    socket: theirs,
+                    gate: None,
+                };
+                enter(child, &init, &kinds)
+            }
+            Cloned::Parent(first) => first,
+        };
     drop((theirs, exec.streams));
-    let guided = guide(&request, group.as_ref(), &first, &ours);
+    let guided = guide(&request, group.as_ref(), &affinity, &first, &ours);
     if guided.is_err() {
         // It may have ended by itself; then there is nothing to signal, and it is reaped all the same.
         let _ = process::send_signal(first.pidfd.as_fd(), libc::SIGKILL);
@@ -101,13 +103,19 @@ pub fn exec(exec: Exec<'_>) -> Result<Executed> {
 fn guide(
     request: &crate::request::Request,
     group: Option<&Group>,
+    affinity: &Affinity,
     first: &process::Child,
     socket: &OwnedFd,
 ) -> Result<Executed> {
+    affinity.begin(first.pid)?;
     if let Some(group) = group {
         because(Chapter::Limits, "from here on the new process counts in the container's group");
-        group.join(first.pid)?;
+        match affinity.begins_outside() {
+            true => group.join_everywhere(first.pid)?,
+            false => group.join(first.pid)?,
+        }
     }
+    affinity.end(first.pid)?;
     launch::write_score(request, first.pid)?;
     let go = || message::send(socket, &Go::On, &[]).in_step("cannot talk to the new process");
     go()?;
