@@ -13,9 +13,11 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Failure, InStep as _, PARAMETER_STEP, Result, WORKING_DIRECTORY_STEP};
 use crate::hooks::{self, Moment};
+use crate::labels;
 use crate::memory_policy;
 use crate::message;
 use crate::namespaces::Plan;
+use crate::private_proc::PrivateProc;
 use crate::privilege::{self, Sets};
 use crate::program;
 use crate::reaper;
@@ -96,22 +98,36 @@ impl Child<'_> {
             let terminal = terminal::open(&NewRoot::of_this_process()?, size)?;
             self.use_terminal(terminal)?;
         }
-        self.finish()
+        let proc = labels::has_any(self.process()?).then(PrivateProc::open).transpose()?;
+        self.finish(proc.as_ref())
     }
 
     fn become_program(&mut self) -> Result<std::convert::Infallible> {
         self.close_what_is_not_ours()?;
         self.wait_for_monitor()?;
         self.enter_namespaces()?;
+        // A user namespace gets one only as long as the host's is in sight.
+        let proc = if self.writes_below_proc() { PrivateProc::detached()? } else { None };
         let root = root::attach(self.request, &mut self.prepared)?;
         self.fill_root(&root)?;
         self.run_hooks_before_root_changes()?;
-        self.settle_in(&root)?;
-        self.finish()
+        self.enter_root(&root)?;
+        let proc = match proc {
+            None if self.writes_below_proc() => Some(PrivateProc::open()?),
+            other => other,
+        };
+        self.set_parameters(proc.as_ref())?;
+        self.protect_root(&root)?;
+        self.finish(proc.as_ref())
+    }
+
+    fn writes_below_proc(&self) -> bool {
+        let has_sysctl = self.linux().is_some_and(|linux| !linux.sysctl.is_empty());
+        has_sysctl || self.request.spec.process.as_ref().is_some_and(labels::has_any)
     }
 
     /// In all namespaces and the container's root: from streams and limits to the program.
-    fn finish(&mut self) -> Result<std::convert::Infallible> {
+    fn finish(&mut self, proc: Option<&PrivateProc>) -> Result<std::convert::Infallible> {
         let process = self.process()?;
         let mut who = user::identify(self.request.user.as_deref(), &process.user)?;
         if self.request.oci.is_none() {
@@ -125,6 +141,7 @@ impl Child<'_> {
         self.give_streams(who.user.uid)?;
         self.set_limits(process)?;
         self.set_execution(process)?;
+        proc.map_or(Ok(()), |proc| labels::apply(process, proc))?;
         self.enter_working_directory(process)?;
         // The device rules are in force, the container can be found again, and its filter is compiled.
         let filter = wait_for_filter(self.socket.as_fd())?;
@@ -194,8 +211,11 @@ impl Child<'_> {
         kernel::identity::new_session().in_step("cannot leave the terminal's session")?;
         if self.request.oci.as_ref().is_some_and(|oci| !oci.no_new_keyring) {
             because(Chapter::Namespaces, "keys are in no namespace: the caller's are left behind");
-            kernel::identity::new_session_keyring(&format!("_ses.{}", self.request.id))
-                .in_step("cannot make a session keyring")?;
+            let make = || {
+                kernel::identity::new_session_keyring(&format!("_ses.{}", self.request.id))
+                    .in_step("cannot make a session keyring")
+            };
+            labels::on_keys(self.request.spec.process.as_ref(), make)?;
         }
         if self.plan.new_cgroup {
             because(Chapter::Namespaces, "its control group looks like the root of all groups from inside");
@@ -235,19 +255,29 @@ impl Child<'_> {
         crate::device::make_all(root, devices, self.plan.has_user_namespace())
     }
 
-    /// Enters the root and makes what is the kernel's own in it safe.
-    fn settle_in(&mut self, root: &NewRoot) -> Result<()> {
+    fn enter_root(&mut self, root: &NewRoot) -> Result<()> {
         if let Some(process) = self.request.spec.process.as_ref().filter(|process| process.terminal) {
             let terminal = terminal::open(root, process.console_size)?;
             terminal::bind_console(root, &terminal)?;
             self.use_terminal(terminal)?;
         }
-        root.enter()?;
-        let Some(linux) = self.linux() else { return Ok(()) };
+        root.enter()
+    }
+
+    fn set_parameters(&self, proc: Option<&PrivateProc>) -> Result<()> {
+        let (Some(linux), Some(proc)) = (self.linux(), proc) else { return Ok(()) };
         for (name, value) in &linux.sysctl {
             because(Chapter::RootFileSystem, "--sysctl: a kernel setting of the container's own namespaces");
-            kernel::file::write_control(&crate::config::sysctl_file(name), value).in_step(PARAMETER_STEP)?;
+            let path = crate::config::sysctl_file(name);
+            let inside = path.strip_prefix("/proc").unwrap_or(&path);
+            proc.write(inside, value).in_step(PARAMETER_STEP)?;
         }
+        Ok(())
+    }
+
+    /// Makes what is the kernel's own in the root safe, and the root what it is to be.
+    fn protect_root(&self, root: &NewRoot) -> Result<()> {
+        let Some(linux) = self.linux() else { return Ok(()) };
         root::make_paths_read_only(&linux.readonly_paths)?;
         root::mask(&linux.masked_paths)?;
         if let Some(propagation) = linux.rootfs_propagation.as_deref().filter(|_| self.request.oci.is_some())

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
+use crate::labels::PROFILE_STEP;
 use crate::overlay::SHIFT_STEP;
 use crate::scheduling::SCHEDULER_STEP;
 
@@ -258,6 +259,7 @@ fn step_advice(step: &str, source: &kernel::Error) -> Option<String> {
             "hold CAP_SYS_NICE; for a real-time policy in a cpu group of cgroup v1, give the group and those above it some \
              time (resources.cpu.realtimeRuntime)"
         }
+        ("write", Errno::NOENT) if step == PROFILE_STEP => "load the profile first: apparmor_parser -r FILE",
         ("fsopen", Errno::NODEV) => "load the file system: modprobe overlay",
         ("setrlimit", Errno::PERM) => {
             "stay within this process's own hard limits (ulimit -aH), or hold CAP_SYS_RESOURCE"

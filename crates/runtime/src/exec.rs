@@ -10,6 +10,7 @@ use kernel::record::{Actor, Chapter, because};
 use crate::child::{self, Child, FromChild, Go};
 use crate::container::{Container, Fault};
 use crate::error::{InStep as _, Result};
+use crate::labels;
 use crate::launch;
 use crate::message;
 use crate::namespaces::{self, Plan};
@@ -59,6 +60,7 @@ pub fn exec(exec: Exec<'_>) -> Result<Executed> {
         // It stays in the keyring of whoever asks: keys are found by session, and this is another one.
         oci.no_new_keyring = true;
     }
+    labels::check(&request)?;
     let group = match exec.group {
         Some(group) => Some(group),
         None => container.group()?,

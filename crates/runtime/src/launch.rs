@@ -12,6 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::child::{self, Child, FromChild, Go};
 use crate::error::{Error, InStep as _, Result};
 use crate::hooks;
+use crate::labels;
 use crate::limits;
 use crate::message;
 use crate::namespaces::{self, Plan};
@@ -59,6 +60,7 @@ pub fn launch(job: Job<'_>, born: impl FnOnce(u32) -> Result<()>) -> Result<Runn
     let capabilities = kernel::identity::capabilities().in_step("cannot read this process's capabilities")?;
     let privileged = capabilities.effective & CAP_SYS_ADMIN != 0;
     let plan = Plan::new(request, privileged)?;
+    labels::check(request)?;
     because(Chapter::Limits, "the group that the container's processes are counted and limited in");
     let limits = limits::of_request(request, privileged)?;
     let mut group = crate::group::make(request, hierarchy, &limits)?;

@@ -119,6 +119,15 @@ impl Plan {
 
     /// In the intermediate process: enters what exists, and makes the time namespace for its child.
     pub fn enter(&self) -> Result<()> {
+        const CLOCKS: &str = "/proc/self/timens_offsets";
+        const CLOCK_STEP: &str = "cannot set the offset of a clock";
+        // Opened while the mounts are the host's: in another's mount namespace anything may be there.
+        let clocks = self.time_offsets.as_ref().map(|_| {
+            rustix::fs::open(CLOCKS, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(|errno| kernel::Error::new("open", CLOCKS, errno))
+                .in_step(CLOCK_STEP)
+        });
+        let clocks = clocks.transpose()?;
         if self.new_flags.contains(CloneFlags::NEWUSER) {
             become_root()?;
         }
@@ -130,14 +139,14 @@ impl Plan {
                 become_root()?;
             }
         }
-        if let Some(offsets) = &self.time_offsets {
+        if let (Some(offsets), Some(clocks)) = (&self.time_offsets, &clocks) {
             because(Chapter::Namespaces, "the child will be in a time namespace whose clocks are shifted");
             unshare(CloneFlags::NEWTIME).in_step("cannot make a time namespace")?;
             for (clock, offset) in offsets {
                 because(Chapter::Namespaces, "clocks can be set only before the first process is in it");
                 let line = format!("{clock} {} {}", offset.secs, offset.nanosecs);
-                kernel::file::write_control("/proc/self/timens_offsets".as_ref(), &line)
-                    .in_step("cannot set the offset of a clock")?;
+                kernel::file::write_open_control(clocks.as_fd(), CLOCKS.as_ref(), &line)
+                    .in_step(CLOCK_STEP)?;
             }
         }
         Ok(())

@@ -22,6 +22,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, mkdirat};
 use rustix::io::Errno;
 
 use crate::error::{Error, InStep as _, PLACE_STEP, Result};
+use crate::labels;
 use crate::mount_options::{self, Options};
 use crate::overlay::mount_overlay;
 use crate::request::{Request, RootFileSystem, SHARED_MEMORY};
@@ -238,7 +239,7 @@ impl NewRoot {
         binds: &mut BTreeMap<usize, OwnedFd>,
     ) -> Result<()> {
         for (place, mount) in request.spec.mounts.iter().enumerate() {
-            let options = mount_options::parse(&mount.options);
+            let mut options = mount_options::parse(&mount.options);
             if options.bind || mount.kind == "bind" {
                 let tree = match binds.remove(&place) {
                     Some(tree) => tree,
@@ -253,6 +254,9 @@ impl NewRoot {
                 crate::cgroup_view::mount_view(self, mount, &options, hierarchy, is_new)?;
             } else {
                 because(Chapter::RootFileSystem, reason_of(&mount.kind));
+                if let Some(context) = labels::context_of(&mount.kind, &request.spec) {
+                    options.data.push(("context".to_owned(), Some(context.to_owned())));
+                }
                 let tree = new_file_system(&mount.kind, &mount.source, &options)?;
                 self.attach_mount(&tree, &mount.kind, &mount.destination, &options)?;
             }
