@@ -18,7 +18,7 @@ use crate::memory_policy;
 use crate::message;
 use crate::namespaces::Plan;
 use crate::private_proc::PrivateProc;
-use crate::privilege::{self, Sets};
+use crate::privilege::{self, Reading, Sets};
 use crate::program;
 use crate::reaper;
 use crate::request::{Request, SeccompChoice};
@@ -359,7 +359,7 @@ impl Child<'_> {
         environment: &[String],
         filter: Option<&seccomp::Filter>,
     ) -> Result<std::convert::Infallible> {
-        let sets = Sets::new(process.capabilities.as_ref())?;
+        let sets = Sets::new(process.capabilities.as_ref(), Reading::of(self.request))?;
         let init = self.request.init.then(reaper::own_file).transpose()?;
         kernel::signal::unblock_all();
         if !process.no_new_privileges {
@@ -433,7 +433,7 @@ fn is_foreign_dev(mount: &crate::spec::Mount) -> bool {
 /// The filter that a request asks for; none where all calls are allowed.
 fn compile_filter(request: &Request) -> Result<Option<seccomp::Filter>> {
     let process = request.spec.process.as_ref();
-    let sets = Sets::new(process.and_then(|process| process.capabilities.as_ref()))?;
+    let sets = Sets::new(process.and_then(|process| process.capabilities.as_ref()), Reading::of(request))?;
     match &request.seccomp {
         SeccompChoice::Unconfined => Ok(None),
         SeccompChoice::Configured => {

@@ -101,6 +101,12 @@ pub enum Error {
         /// The id.
         id: u32,
     },
+    /// Groups besides the first where setgroups(2) is not allowed, as in the user namespace that a user makes without help.
+    #[error("group id {id}: no additional groups can be had where this user may not set groups")]
+    NoMoreGroups {
+        /// The first that was asked for.
+        id: u32,
+    },
     /// A container of runc's command line cannot be used as asked.
     #[error(transparent)]
     Container(#[from] crate::container::Fault),
@@ -183,6 +189,13 @@ fn words(error: &Error) -> Option<String> {
             let reason = reason.split(" (os error").next().unwrap_or_default().to_lowercase();
             format!("chdir to cwd ({:?}) set in config.json failed: {reason}", source.object())
         }
+        Error::UnmappedId { kind, .. } => {
+            let call = if *kind == "user" { "uid" } else { "gid" };
+            format!("cannot set {call} to unmapped user in user namespace: {error}")
+        }
+        Error::NoMoreGroups { .. } => {
+            format!("cannot set any additional groups in a rootless container: {error}")
+        }
         _ => return None,
     })
 }
@@ -211,7 +224,7 @@ fn advice(error: &Error) -> Option<String> {
         }
         Error::UnknownUser { .. } | Error::UnknownGroup { .. } => "use a name that the image has, or a number".to_owned(),
         Error::IdRange { .. } => format!("use a name that the image has, or a number up to {}", crate::user::MOST_ID),
-        Error::UnmappedId { .. } => {
+        Error::UnmappedId { .. } | Error::NoMoreGroups { .. } => {
             "give this user a range of ids: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 NAME"
                 .to_owned()
         }

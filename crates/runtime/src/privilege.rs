@@ -3,9 +3,39 @@
 use kernel::identity::{self, CapabilitySets};
 use kernel::record::{Chapter, because};
 
-use crate::capability::{CAPABILITIES, capability_set};
+use crate::capability::{self, CAPABILITIES};
 use crate::error::{Error, InStep as _, Result};
+use crate::request::Request;
 use crate::spec::{Capabilities, User};
+
+/// What a specification that another engine wrote means, which is not what coracle's own means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// No sets keep what this process has; an unknown name is an error, as a user typed it.
+    Own,
+    /// As runc reads it: no sets are empty ones; an unknown name gives nothing, of which the command line has warned.
+    Runcs,
+}
+
+impl Reading {
+    /// How a request's specification is to be read.
+    pub fn of(request: &Request) -> Self {
+        if request.oci.is_some() { Self::Runcs } else { Self::Own }
+    }
+}
+
+/// The bits of a list of names, bit n for capability number n.
+fn mask(names: &[String], reading: Reading) -> Result<u64> {
+    names.iter().try_fold(0, |mask, name| match capability::number(name) {
+        Some(number) => Ok(mask | 1 << number),
+        None if reading == Reading::Runcs => Ok(mask),
+        None => Err(Error::Configuration {
+            what: "capability",
+            value: name.clone(),
+            reason: "not one that this version knows".to_owned(),
+        }),
+    })
+}
 
 /// The container's sets as bits, less what this process does not have to give: a specification may list more than a nested or
 /// restricted starter holds, and runc ignores those too.
@@ -19,21 +49,31 @@ pub struct Sets {
 }
 
 impl Sets {
-    /// From the names of a specification; none keeps all that this process has.
-    pub fn new(capabilities: Option<&Capabilities>) -> Result<Self> {
+    /// The sets of a process, by their names; `reading` says what it means that there are none.
+    pub fn new(capabilities: Option<&Capabilities>, reading: Reading) -> Result<Self> {
         let held = identity::capabilities().in_step("cannot read this process's capabilities")?.permitted;
-        let Some(named) = capabilities else {
-            let all = u64::MAX;
-            return Ok(Self { bounding: all, permitted: held, effective: held, inheritable: 0, ambient: 0 });
+        let nothing = Capabilities::default();
+        let named = match (capabilities, reading) {
+            (Some(named), _) => named,
+            (None, Reading::Runcs) => &nothing,
+            (None, Reading::Own) => {
+                let all = u64::MAX;
+                return Ok(Self {
+                    bounding: all,
+                    permitted: held,
+                    effective: held,
+                    inheritable: 0,
+                    ambient: 0,
+                });
+            }
         };
-        // Names that this version does not know are in no set, and told when the configuration is checked.
-        let set_of = |names: &[String]| capability_set(names.iter().map(String::as_str));
+        let of = |names| mask(names, reading);
         Ok(Self {
-            bounding: set_of(&named.bounding),
-            permitted: set_of(&named.permitted) & held,
-            effective: set_of(&named.effective) & held,
-            inheritable: set_of(&named.inheritable) & held,
-            ambient: set_of(&named.ambient) & held,
+            bounding: of(&named.bounding)?,
+            permitted: of(&named.permitted)? & held,
+            effective: of(&named.effective)? & held,
+            inheritable: of(&named.inheritable)? & held,
+            ambient: of(&named.ambient)? & held,
         })
     }
 
@@ -64,16 +104,34 @@ pub fn drop_bounding(sets: &Sets) -> Result<()> {
     Ok(())
 }
 
+/// Gives up the groups of whoever started this, for those of the user.
+fn set_groups_of(user: &User, may_set: bool) -> Result<()> {
+    use rustix::io::Errno;
+    let more = user.additional_gids.iter().find(|id| **id != user.gid).copied();
+    if !may_set {
+        return more.map_or(Ok(()), |id| Err(Error::NoMoreGroups { id }));
+    }
+    let Err(source) = identity::set_supplementary_groups(&user.additional_gids) else { return Ok(()) };
+    match (source.errno(), more) {
+        // A user namespace of another's making, where it was given up for the right to map groups: there is no way.
+        (Errno::PERM, None) => Ok(()),
+        (Errno::PERM, Some(id)) => Err(Error::NoMoreGroups { id }),
+        (Errno::INVAL, _) => {
+            let is_unmapped = |id: &&u32| identity::set_supplementary_groups(&[**id]).is_err();
+            let id = user.additional_gids.iter().find(is_unmapped).copied().unwrap_or(user.gid);
+            Err(Error::UnmappedId { kind: "group", id })
+        }
+        _ => Err(Error::Step { step: STEP, source }),
+    }
+}
+
+const STEP: &str = "cannot become the container's user";
+
 /// Becomes the user, keeping the permitted set across the change so that [`set`] can cut it to size.
 pub fn become_user(user: &User, set_groups: bool) -> Result<()> {
-    const STEP: &str = "cannot become the container's user";
     because(Chapter::Process, "the process takes the user and groups it was asked to run as");
     identity::keep_capabilities(true).in_step(STEP)?;
-    if set_groups {
-        identity::set_supplementary_groups(&user.additional_gids).in_step(STEP)?;
-    } else if let Some(id) = user.additional_gids.iter().find(|id| **id != user.gid) {
-        return Err(Error::UnmappedId { kind: "group", id: *id });
-    }
+    set_groups_of(user, set_groups)?;
     let unmapped = |kind, id| {
         move |source: kernel::Error| match source.errno() {
             rustix::io::Errno::INVAL => Error::UnmappedId { kind, id },
@@ -101,4 +159,28 @@ pub fn set(sets: &Sets) -> Result<()> {
         identity::raise_ambient(number).in_step(STEP)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bits(names: &[&str], reading: Reading) -> Result<Sets> {
+        let bounding = names.iter().map(|name| (*name).to_owned()).collect();
+        Sets::new(Some(&Capabilities { bounding, ..Capabilities::default() }), reading)
+    }
+
+    #[test]
+    fn no_sets_are_empty_to_runc_and_everything_to_our_own_engine() {
+        let none = Sets::new(None, Reading::Runcs).unwrap();
+        assert_eq!((none.bounding, none.permitted, none.effective), (0, 0, 0));
+        assert_eq!(Sets::new(None, Reading::Own).unwrap().bounding, u64::MAX);
+    }
+
+    #[test]
+    fn an_unknown_name_gives_nothing_where_another_engine_wrote_it() {
+        assert_eq!(bits(&["CAP_KILL", "CAP_NOPE"], Reading::Runcs).unwrap().bounding, 1 << 5);
+        let told = bits(&["CAP_KILL", "CAP_NOPE"], Reading::Own).unwrap_err().to_string();
+        assert!(told.contains("CAP_NOPE"), "{told}");
+    }
 }
