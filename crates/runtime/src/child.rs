@@ -9,9 +9,10 @@ use std::path::Path;
 use cgroup::Hierarchy;
 use kernel::process::{self, CloneFlags};
 use kernel::record::{Actor, Chapter, because};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use crate::error::{Error, Failure, InStep as _, PARAMETER_STEP, Result, WORKING_DIRECTORY_STEP};
+use crate::error::{Error, Failure, InStep as _, PARAMETER_STEP, Result};
 use crate::hooks::{self, Moment};
 use crate::labels;
 use crate::memory_policy;
@@ -29,6 +30,7 @@ use crate::spec::{IdMapping, Linux, PersonalityDomain, Process};
 use crate::streams::Streams;
 use crate::terminal;
 use crate::user;
+use crate::working_directory::{self, Entered};
 
 /// What the monitor tells the container's process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -117,6 +119,7 @@ impl Child<'_> {
             other => other,
         };
         self.set_parameters(proc.as_ref())?;
+        self.make_working_directory(&root)?;
         self.protect_root(&root)?;
         self.finish(proc.as_ref())
     }
@@ -142,10 +145,11 @@ impl Child<'_> {
         self.set_limits(process)?;
         self.set_execution(process)?;
         proc.map_or(Ok(()), |proc| labels::apply(process, proc))?;
-        self.enter_working_directory(process)?;
+        // With the runtime's powers first: the directory may be closed to the user. Tried again as the user where it is not open to these.
+        let entered = working_directory::enter(&process.cwd)?;
         // The device rules are in force, the container can be found again, and its filter is compiled.
         let filter = wait_for_filter(self.socket.as_fd())?;
-        self.drop_privileges(process, &who.user, &environment, filter.as_ref())
+        self.drop_privileges(process, &who.user, &environment, filter.as_ref(), entered)
     }
 
     /// Whether the container's user namespace has a group. An image's own /etc/group may well name some that it has not; who asks for one by
@@ -336,18 +340,15 @@ impl Child<'_> {
         kernel::identity::set_personality(number, name).in_step("cannot set linux.personality")
     }
 
-    /// docker makes the working directory when the image has none.
-    fn enter_working_directory(&self, process: &Process) -> Result<()> {
-        let failed = |errno| {
-            let source = kernel::Error::new("chdir", process.cwd.display().to_string(), errno);
-            Error::Step { step: WORKING_DIRECTORY_STEP, source }
-        };
-        match rustix::process::chdir(&process.cwd) {
-            Err(Errno::NOENT) => {
-                fs_err::create_dir_all(&process.cwd)?;
-                rustix::process::chdir(&process.cwd).map_err(failed)
+    /// docker and runc make the working directory when the image has none. Not by way of an open descriptor: that may lead outside.
+    fn make_working_directory(&self, root: &NewRoot) -> Result<()> {
+        let Some(process) = &self.request.spec.process else { return Ok(()) };
+        match rustix::fs::stat(&process.cwd) {
+            Err(Errno::NOENT) => root.make_directory(&process.cwd).map(drop),
+            Ok(status) if FileType::from_raw_mode(status.st_mode) != FileType::Directory => {
+                Err(working_directory::cannot_make(&process.cwd, Errno::NOTDIR))
             }
-            other => other.map_err(failed),
+            _ => Ok(()),
         }
     }
 
@@ -358,6 +359,7 @@ impl Child<'_> {
         user: &crate::spec::User,
         environment: &[String],
         filter: Option<&seccomp::Filter>,
+        entered: Entered,
     ) -> Result<std::convert::Infallible> {
         let sets = Sets::new(process.capabilities.as_ref(), Reading::of(self.request))?;
         let init = self.request.init.then(reaper::own_file).transpose()?;
@@ -370,6 +372,10 @@ impl Child<'_> {
         }
         privilege::drop_bounding(&sets)?;
         privilege::become_user(user, self.plan.may_set_groups)?;
+        if entered == Entered::NotYet {
+            working_directory::enter_as_user(&process.cwd)?;
+        }
+        working_directory::verify()?;
         privilege::set(&sets)?;
         if process.no_new_privileges {
             because(Chapter::Process, "no_new_privs: set-user-id programs raise nothing in this container");

@@ -107,6 +107,11 @@ pub enum Error {
         /// The first that was asked for.
         id: u32,
     },
+    /// The working directory is not one of the container's. The text is runc's.
+    #[error(
+        "current working directory is outside of container mount namespace root -- possible container breakout detected"
+    )]
+    WorkingDirectoryOutside,
     /// A container of runc's command line cannot be used as asked.
     #[error(transparent)]
     Container(#[from] crate::container::Fault),
@@ -187,6 +192,9 @@ fn words(error: &Error) -> Option<String> {
         Error::Step { step: WORKING_DIRECTORY_STEP, source } => {
             let reason = std::io::Error::from(source.errno()).to_string();
             let reason = reason.split(" (os error").next().unwrap_or_default().to_lowercase();
+            if source.call() == "mkdir" {
+                return Some(format!("mkdir {}: {reason}", source.object()));
+            }
             format!("chdir to cwd ({:?}) set in config.json failed: {reason}", source.object())
         }
         Error::UnmappedId { kind, .. } => {
@@ -277,7 +285,9 @@ fn step_advice(step: &str, source: &kernel::Error) -> Option<String> {
         ("setrlimit", Errno::PERM) => {
             "stay within this process's own hard limits (ulimit -aH), or hold CAP_SYS_RESOURCE"
         }
-        ("chdir", _) => "name a directory inside the container that its user may enter: --workdir",
+        ("chdir" | "mkdir", _) if step == WORKING_DIRECTORY_STEP => {
+            "name a directory inside the container that its user may enter: --workdir"
+        }
         (_, Errno::ACCESS | Errno::ROFS) if step == PLACE_STEP => {
             "make the place to mount on beforehand, or mount elsewhere"
         }

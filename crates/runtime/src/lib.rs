@@ -41,6 +41,7 @@ mod streams;
 pub mod template;
 mod terminal;
 mod user;
+mod working_directory;
 
 pub use capability::CAPABILITIES;
 pub use error::{Error, Failure, Result};
