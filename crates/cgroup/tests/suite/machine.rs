@@ -107,7 +107,9 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
 /// Runs one test of this binary again, in another situation. `command` ends with where the binary's path is to be put.
 pub fn again(test: &str, role: &str, command: &[&str]) -> String {
     let own = std::env::temp_dir().join(name(role));
-    fs_err::copy(std::env::current_exe().unwrap(), &own).unwrap();
+    // By another process: a descriptor of ours that writes would be in what other tests start meanwhile, and the file busy.
+    let copied = Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&own).status().unwrap();
+    assert!(copied.success());
     let (program, arguments) = command.split_first().unwrap();
     let output = Command::new(program)
         .args(arguments)

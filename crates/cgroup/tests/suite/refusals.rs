@@ -1,6 +1,6 @@
 //! What cannot be enforced is refused, with what to do.
 
-use cgroup::{Error, Group, Hierarchy, Limits};
+use cgroup::{Error, Group, Hierarchy, Limits, Place};
 
 use crate::machine::{Guarded, again, is_v2, name, role};
 
@@ -92,6 +92,7 @@ fn in_delegated_group() {
     let path = unified().unwrap().join(&own).join("coracle").join(&id);
     assert!(path.exists(), "{}", path.display());
     group.remove().unwrap();
+    a_path_starts_at_the_delegated_group(&hierarchy, &own);
     let limited = Group::create(&hierarchy, None, &id, &Limits { pids: Some(20), ..Limits::default() });
     match (&hierarchy, limited) {
         (Hierarchy::V2 { .. }, Ok(group)) => {
@@ -108,6 +109,23 @@ fn in_delegated_group() {
             assert!(matches!(error, Error::NotDelegated { option: "--pids-limit", .. }), "{error}");
         }
     }
+}
+
+/// A path is relative to what was delegated, and may be given as it is seen from the tree's root. Nobody is moved for statistics' sake.
+fn a_path_starts_at_the_delegated_group(hierarchy: &Hierarchy, own: &str) {
+    let base = unified().unwrap().join(own);
+    for path in ["/x/y".to_owned(), format!("/{own}/x/y")] {
+        let choice = Place::of_path(hierarchy, Some(&path), "unused").unwrap();
+        let group = Group::create_everywhere(hierarchy, choice, &Limits::default()).unwrap().unwrap();
+        assert!(base.join("x/y").exists(), "{path}");
+        group.remove().unwrap();
+        assert!(!base.join("x/y").exists(), "{path}");
+        fs_err::remove_dir(base.join("x")).unwrap();
+    }
+    let error = Place::of_path(hierarchy, Some(&format!("/{own}")), "unused").unwrap_err();
+    assert!(matches!(error, Error::Name { .. }), "{error}");
+    let now = fs_err::read_to_string("/proc/self/cgroup").unwrap();
+    assert!(now.lines().any(|line| line == format!("0::/{own}")), "{now}");
 }
 
 #[test]

@@ -261,7 +261,12 @@ fn seccomp(event: &Event) -> String {
 fn bpf(event: &Event) -> String {
     match (field(event, 1, "insn_cnt"), field(event, 1, "target_fd")) {
         (Some(count), _) => format!("check and load a device program of {count} instructions"),
-        (_, Some(Arg::Fd(_, group))) => format!("attach the program to {}", short(group)),
+        (_, Some(Arg::Fd(_, group))) => match argument(event, 0) {
+            Some(Arg::Flags(_, name)) if name == "BPF_PROG_DETACH" => {
+                format!("detach the program before from {}", short(group))
+            }
+            _ => format!("attach the program to {}", short(group)),
+        },
         _ => event.args.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
     }
 }
