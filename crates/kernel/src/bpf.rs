@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
 use crate::raw::{check, owned};
-use crate::record::{self, Arg, act};
+use crate::record::{Arg, act};
 use crate::{Error, Result};
 
 const PROG_LOAD: i64 = 5;
@@ -119,8 +119,18 @@ pub fn load_device_program(program: &[Instruction]) -> Result<OwnedFd> {
     };
     let described = format!("a device program of {} instructions", program.len());
     let fields = || {
-        let (kind, count) = (PROG_TYPE_CGROUP_DEVICE.into(), u64::from(attributes.length));
-        record::numbers(&[("prog_type", kind), ("insn_cnt", count)])
+        let number = |name: &str, value: u32| (name.to_owned(), Arg::Int(value.into()));
+        let name = String::from_utf8_lossy(NAME).trim_end_matches('\0').to_owned();
+        Arg::Struct(vec![
+            number("prog_type", PROG_TYPE_CGROUP_DEVICE),
+            number("insn_cnt", attributes.length),
+            number("log_level", attributes.log_level),
+            number("log_size", attributes.log_size),
+            ("log_buf".to_owned(), Arg::Int(0)),
+            number("kern_version", attributes.kernel_version),
+            number("prog_flags", attributes.flags),
+            ("prog_name".to_owned(), Arg::Str(name)),
+        ])
     };
     // SAFETY: `program` and `license` outlive the call, `length` is the number of instructions that `program` has, each
     // with bpf_insn's layout (asserted below); the kernel copies both and keeps no pointer.
