@@ -236,7 +236,8 @@ fn seen_calls(text: &str, actor: &str) -> Vec<Call> {
             "mkdir" | "rmdir" => text.trim_matches('"'),
             _ => &first_path,
         };
-        let is_kernel_file = place.starts_with("/sys/fs/cgroup/") || place.starts_with("/proc/");
+        // In a procfs that is attached nowhere, /proc/sys is /sys.
+        let is_kernel_file = place.starts_with("/sys/") || place.starts_with("/proc/");
         let counts = match call.name.as_str() {
             "write" | "pwrite64" | "writev" | "mkdir" | "rmdir" | "mkdirat" | "unlinkat" => is_kernel_file,
             "prctl" => !ASKING.contains(&text),
