@@ -16,6 +16,7 @@ use crate::labels;
 use crate::limits;
 use crate::message;
 use crate::namespaces::{self, Plan};
+use crate::net_devices;
 use crate::overlay::mount_overlay;
 use crate::request::{Request, RootFileSystem};
 use crate::root::{self, Prepared};
@@ -169,6 +170,7 @@ fn guide(
         go(&[])?;
         second = Some(second_process(socket, first)?);
     }
+    net_devices::move_into(request, second.as_ref().unwrap_or(first).pid)?;
     go(&overlays)?;
     // While the child builds its root file system, which takes as long.
     let process = second.as_ref().unwrap_or(first);

@@ -23,6 +23,7 @@ pub mod message;
 pub mod monitor;
 mod mount_options;
 mod namespaces;
+mod net_devices;
 mod number_list;
 mod overlay;
 pub mod own_file;
