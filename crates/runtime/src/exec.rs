@@ -10,6 +10,7 @@ use kernel::record::{Actor, Chapter, because};
 use crate::child::{self, Child, FromChild, Go};
 use crate::container::{Container, Fault};
 use crate::error::{InStep as _, Result};
+use crate::intel_rdt;
 use crate::labels;
 use crate::launch;
 use crate::message;
@@ -118,6 +119,7 @@ fn guide(
         }
     }
     affinity.end(first.pid)?;
+    intel_rdt::join(request, first.pid)?;
     launch::write_score(request, first.pid)?;
     let go = || message::send(socket, &Go::On, &[]).in_step("cannot talk to the new process");
     go()?;

@@ -12,6 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::child::{self, Child, FromChild, Go};
 use crate::error::{Error, InStep as _, Result};
 use crate::hooks;
+use crate::intel_rdt;
 use crate::labels;
 use crate::limits;
 use crate::message;
@@ -76,6 +77,8 @@ pub fn launch(job: Job<'_>, born: impl FnOnce(u32) -> Result<()>) -> Result<Runn
     match made {
         Ok((child, terminal, user_namespace)) => Ok(Running { child, group, terminal, user_namespace }),
         Err(error) => {
+            // What failed first is what counts here too.
+            let _ = intel_rdt::remove(request);
             if let Some(group) = group {
                 // What failed first is what counts; a group that cannot be removed is found by the next command.
                 let _ = group.kill().and_then(|()| group.remove());
@@ -152,6 +155,7 @@ fn guide(
         }
         None => *group = (steps.in_unit)(first.pid)?,
     }
+    intel_rdt::begin(request, first.pid)?;
     write_score(request, first.pid)?;
     let user_namespace = match plan.new_flags.contains(CloneFlags::NEWUSER) {
         true => map_ids(request, privileged, first.pid)?,

@@ -15,6 +15,7 @@ pub mod features;
 pub mod group;
 pub mod helper;
 pub mod hooks;
+pub mod intel_rdt;
 mod labels;
 mod launch;
 pub mod limits;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use runtime::container::{Container, Fault, Status};
 use runtime::hooks::{self, Moment};
-use runtime::{Error, group, remains};
+use runtime::{Error, group, intel_rdt, remains};
 
 use crate::arguments::{Flag, Given, switch};
 use crate::{Failed, Global, Outcome};
@@ -44,6 +44,7 @@ pub fn destroy(global: &Global, directory: &Path, container: Option<&Container>)
         Some(group) => drop(remains::remove_group(&group)?),
         None => container.map_or(Ok(()), kill_first_process)?,
     }
+    container.map_or(Ok(()), |container| intel_rdt::remove(&container.record.request))?;
     match fs_err::remove_dir_all(directory) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
