@@ -10,6 +10,7 @@
 //! or `fs-err` directly and are not wrapped.
 
 pub mod bpf;
+pub mod entry;
 mod error;
 pub mod file;
 pub mod fs;

@@ -1,0 +1,6 @@
+//! Links coracle-runtime with an entry of its own: see `kernel::entry`.
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rustc-link-arg-bin=coracle-runtime=-Wl,-e,coracle_entry");
+}
