@@ -122,6 +122,70 @@ fn descriptors_are_passed_only_when_asked() {
     assert_eq!(without, 4);
 }
 
+/// As systemd's socket activation has it: the third descriptor on, counted in the environment.
+#[test]
+fn activated_sockets_are_passed() {
+    let mut bundle = bundle!();
+    bundle.script("echo $LISTEN_FDS $LISTEN_PID; cat <&3");
+    bundle.write_config();
+    let file = bundle.path("passed");
+    std::fs::write(&file, "through\n").unwrap();
+    let command = format!(
+        "export LISTEN_FDS=1 LISTEN_PID=$$; exec {} --root {} run --bundle {} {} 3<{file}",
+        crate::under_test::program().display(),
+        bundle.state_root().display(),
+        bundle.directory().display(),
+        bundle.id
+    );
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", &command]).stdin(std::process::Stdio::null());
+    let ran = bundle.finish(shell);
+    assert_eq!((ran.code, ran.out.as_str()), (0, "1 1\nthrough\n"), "{ran:?}");
+}
+
+/// Flags that containerd and podman set for machines of their own kinds.
+#[test]
+fn run_without_pivot_and_without_keyring() {
+    let mut bundle = bundle!();
+    bundle.script("ls /bin/busybox");
+    bundle.write_config();
+    for flag in ["--no-pivot", "--no-new-keyring", "--no-subreaper"] {
+        let ran = bundle.run(&["run", flag, "--bundle", "{bundle}", "{id}"]);
+        assert_eq!((ran.code, ran.out.as_str()), (0, "/bin/busybox\n"), "{flag}: {ran:?}");
+        bundle.assert_nothing_left();
+    }
+}
+
+/// The bundle is the current directory where none is named.
+#[test]
+fn the_bundle_is_the_current_directory() {
+    let mut bundle = bundle!();
+    bundle.script("echo ran");
+    bundle.write_config();
+    let mut command = bundle.command(&["run", &bundle.id]);
+    command.current_dir(bundle.directory());
+    assert_eq!(bundle.finish(command).out, "ran\n");
+    let mut command = bundle.command(&["create", "--bundle", ".", &bundle.id]);
+    command.current_dir(bundle.directory());
+    assert_eq!(bundle.finish(command).code, 0);
+    assert_eq!(bundle.state()["bundle"], bundle.directory().to_str().unwrap());
+}
+
+#[test]
+fn events_come_until_the_container_is_deleted() {
+    let mut bundle = bundle!();
+    bundle.bring(State::Running);
+    let mut command = bundle.command(&["events", "--interval", "50ms", &bundle.id]);
+    let out = bundle.path("events");
+    let child = command.stdout(std::fs::File::create(&out).unwrap()).spawn().unwrap();
+    let events = || std::fs::read_to_string(&out).unwrap().matches("\"type\":\"stats\"").count();
+    eventually("two events", || events() >= 2);
+    bundle.ok(&["kill", "{id}", "KILL"]);
+    bundle.wait_for("stopped");
+    bundle.ok(&["delete", "{id}"]);
+    assert!(crate::bundle::wait(child, "events").success());
+}
+
 #[test]
 fn paused_processes_stand_still() {
     let mut bundle = bundle!();

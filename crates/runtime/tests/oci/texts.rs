@@ -335,6 +335,62 @@ fn arguments_that_are_wrong() {
 }
 
 #[test]
+fn flags_with_values_that_are_wrong() {
+    let mut bundle = bundle!();
+    bundle.bring(State::Running);
+    let exec: &[Failure] = &[
+        (
+            &["exec", "--tty", "--detach", "{id}", "true"],
+            255,
+            "exec failed: cannot allocate tty if runc will detach without setting console socket",
+        ),
+        (
+            &["exec", "--process", "/nonexistent", "{id}"],
+            255,
+            "exec failed: open /nonexistent: no such file or directory",
+        ),
+        (
+            &["exec", "--user", "0:x", "{id}", "true"],
+            255,
+            "exec failed: parsing x as int for gid failed: strconv.Atoi: parsing \"x\": invalid syntax",
+        ),
+        (
+            &["update", "--resources", "/nonexistent", "{id}"],
+            1,
+            "open /nonexistent: no such file or directory",
+        ),
+        (&["update", "--memory", "x", "{id}"], 1, "invalid value for memory: invalid size: 'x'"),
+        (&["events", "--interval", "x", "{id}"], 1, "invalid value \"x\" for flag -interval: parse error"),
+    ];
+    for (args, code, error) in exec {
+        assert_fails(&bundle, "wrong", args, *code, error);
+    }
+    // Nothing to change is no error.
+    bundle.ok(&["update", "{id}"]);
+    bundle.ok(&["delete", "--force", "{id}"]);
+    let create = &["create", "--bundle", "{bundle}", "{id}"][..];
+    let systemd = format!(
+        "RUNTIME create failed: expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got \"/{}\" \
+         instead",
+        bundle.id
+    );
+    for (flags, error) in [
+        (&["--systemd-cgroup"][..], systemd.as_str()),
+        (&["--rootless=nope"], "RUNTIME create failed: strconv.ParseBool: parsing \"nope\": invalid syntax"),
+    ] {
+        assert_fails(&bundle, "wrong", &[flags, create].concat(), 1, error);
+    }
+    for (flag, error) in [
+        ("--log-format=nope", "invalid log-format: nope"),
+        ("--log=/nonexistent/log", "open /nonexistent/log: no such file or directory"),
+    ] {
+        let ran = bundle.run(&[&[flag], create].concat());
+        assert!(ran.code == 1 && ran.errors() == [error], "{flag}: {ran:?}");
+    }
+    bundle.assert_nothing_left();
+}
+
+#[test]
 fn ids() {
     let bundle = bundle!();
     bundle.write_config();
