@@ -180,10 +180,7 @@ fn failure_before_the_start_ends_the_container() {
         let failing = hook(&bundle, "echo said-why >&2; exit 3");
         bundle.push(&format!("/hooks/{kind}"), failing);
         let error = bundle.refused();
-        assert!(
-            error.contains("error running hook #0") && error.contains("exit status 3"),
-            "{kind}: {error}"
-        );
+        assert!(error.contains("hook #0") && error.contains("exit status 3"), "{kind}: {error}");
         assert!(error.contains("said-why"), "{kind}: {error}");
         bundle.assert_nothing_left();
     }
@@ -209,7 +206,7 @@ fn failure_of_poststart_ends_the_container() {
     bundle.push("/hooks/poststart", json!({"path": "/bin/false"}));
     bundle.set("/process/args", json!(["/bin/sleep", "1000"]));
     let error = bundle.refused();
-    assert!(error.contains("error running hook #0"), "{error}");
+    assert!(error.contains("hook #0"), "{error}");
     bundle.assert_nothing_left();
 }
 
@@ -220,7 +217,7 @@ fn failure_of_poststop_is_logged() {
     bundle.push("/hooks/poststop", json!({"path": "/bin/false"}));
     bundle.script("exit 0");
     let ran = bundle.run_container();
-    assert!(ran.code == 0 && ran.err.contains("error running hook #0"), "{ran:?}");
+    assert!(ran.code == 0 && ran.err.contains("hook #0"), "{ran:?}");
     bundle.assert_nothing_left();
 }
 
@@ -231,7 +228,8 @@ fn timeout_ends_a_hook_that_takes_longer() {
         .push("/hooks/createRuntime", json!({"path": "/bin/sleep", "args": ["sleep", "100"], "timeout": 1}));
     let start = Instant::now();
     let error = bundle.refused();
-    assert!(error.contains("hook ran past specified timeout of 1"), "{error}");
+    let said = ["hook ran past specified timeout of 1", "did not end within 1 s"];
+    assert!(said.iter().any(|text| error.contains(text)), "{error}");
     assert!(start.elapsed().as_secs() < 30);
     bundle.assert_nothing_left();
 }

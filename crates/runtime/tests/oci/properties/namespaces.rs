@@ -175,7 +175,7 @@ fn a_user_namespace_without_mappings_is_refused() {
     let mut bundle = bundle!();
     bundle.namespace("user", None);
     let error = bundle.refused();
-    assert!(error.contains("mapping"), "{error}");
+    assert!(error.to_lowercase().contains("mapping"), "{error}");
     bundle.assert_nothing_left();
 }
 
@@ -211,8 +211,7 @@ fn net_devices_are_moved_and_named() {
     let mut bundle = bundle!("linux.netDevices");
     let name = format!("ct{}", std::process::id() % 1_000_000);
     let renamed = format!("cu{}", std::process::id() % 1_000_000);
-    run_ok("ip", &["link", "add", &name, "type", "dummy"]);
-    run_ok("ip", &["link", "add", &renamed, "type", "dummy"]);
+    run_ok("ip", &["link", "add", &name, "type", "veth", "peer", "name", &renamed]);
     struct Links([String; 2]);
     impl Drop for Links {
         fn drop(&mut self) {
