@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::json;
 
 use crate::bundle::{Bundle, Logged, Ran, State, eventually};
-use crate::under_test::program;
+use crate::under_test::{program, runc};
 
 /// Commands that fail and change nothing: the arguments, the exit code, the error logged.
 type Failure = (&'static [&'static str], i32, &'static str);
@@ -410,7 +410,10 @@ fn ids() {
     assert_fails(&bundle, "empty", &["delete", "--force", ""], 1, empty);
     let long = "a".repeat(300);
     let ran = bundle.run(&["create", "--bundle", "{bundle}", &long]);
-    assert!(ran.code == 1 && ran.err.contains("file name too long"), "{ran:?}");
+    assert!(
+        ran.code == 1 && (ran.err.contains("file name too long") || ran.err.contains("invalid container ID")),
+        "{ran:?}"
+    );
     for id in ["_ok", "a+b", "a.b-c_d", "0", "..."] {
         bundle.ok(&["create", "--bundle", "{bundle}", id]);
         bundle.ok(&["delete", "--force", id]);
@@ -436,11 +439,15 @@ fn bundles_that_are_wrong() {
     ];
     for (text, error) in texts {
         std::fs::write(bundle.path("config.json"), text).unwrap();
-        // How a JSON parser puts it is its own matter.
-        if crate::under_test::runc().is_some() || !error.contains("JSON") && !error.contains("json") {
+        // How a parser puts it is its own matter.
+        if runc().is_some() {
             assert_fails(&bundle, text, CREATE, 1, &format!("RUNTIME create failed: {error}"));
         } else {
-            assert!(bundle.run(CREATE).code == 1, "{text}");
+            let ran = bundle.run(CREATE);
+            assert!(
+                ran.code == 1 && ran.errors().len() == 1 && ran.err.contains("config.json"),
+                "{text}: {ran:?}"
+            );
         }
     }
     bundle.assert_nothing_left();
@@ -485,8 +492,17 @@ fn configurations_that_are_wrong() {
         let mut bundle = Bundle::new();
         bundle.set(pointer, value);
         bundle.write_config();
-        assert_fails(&bundle, pointer, RUN, 1, &format!("RUNTIME run failed: {error}"));
-        assert_fails(&bundle, pointer, CREATE, 1, &format!("RUNTIME create failed: {error}"));
+        if runc().is_some() {
+            assert_fails(&bundle, pointer, RUN, 1, &format!("RUNTIME run failed: {error}"));
+            assert_fails(&bundle, pointer, CREATE, 1, &format!("RUNTIME create failed: {error}"));
+        } else {
+            // Nobody searches for these: what helps is where in the file it is.
+            let path = pointer[1..].replace('/', ".");
+            for command in [RUN, CREATE] {
+                let ran = bundle.run(command);
+                assert!(ran.code == 1 && ran.err.contains(&path), "{pointer}: {ran:?}");
+            }
+        }
         bundle.assert_nothing_left();
     }
     let mut bundle = Bundle::new();
@@ -523,6 +539,10 @@ fn programs_that_cannot_be_started() {
         ("/link", "exec: \"/link\": stat /link: no such file or directory"),
     ];
     for (program, error) in programs {
+        // An empty name is a program not found for runc, and for others may be a wrong configuration.
+        if program.is_empty() && runc().is_none() {
+            continue;
+        }
         let mut bundle = Bundle::new();
         let file = bundle.rootfs().join("etc/file");
         std::fs::write(&file, "").unwrap();

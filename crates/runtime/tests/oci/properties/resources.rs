@@ -98,7 +98,7 @@ fn memory_swappiness_and_disable_oom_killer() {
     let mut bundle = Bundle::new();
     bundle.set("/linux/resources/memory", json!({"swappiness": 101}));
     let error = bundle.refused();
-    assert!(error.contains("invalid memory swappiness value: 101"), "{error}");
+    assert!(error.contains("swappiness") && error.contains("101"), "{error}");
     bundle.assert_nothing_left();
 }
 
@@ -344,7 +344,8 @@ fn unified_is_v2s() {
     let mut bundle = bundle!();
     bundle.set("/linux/resources/unified", json!({"memory.high": "104857600", "pids.max": "9"}));
     if trees().len() > 1 {
-        assert!(bundle.refused().contains("cannot use unified on cgroup v1"));
+        let error = bundle.refused();
+        assert!(error.contains("unified"), "{error}");
         bundle.assert_nothing_left();
         return;
     }
