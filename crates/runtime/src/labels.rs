@@ -65,7 +65,10 @@ pub(crate) fn apply(process: &Process, proc: &PrivateProc) -> Result<()> {
         }
         other => other,
     };
-    written.in_step(PROFILE_STEP)
+    // The kernel's error is about the profile, not about the file.
+    written
+        .map_err(|error| kernel::Error::new(error.call(), format!("{value:?}"), error.errno()))
+        .in_step(PROFILE_STEP)
 }
 
 /// The step of `process.apparmorProfile`, which has an advice of its own.

@@ -229,8 +229,9 @@ fn real_time_policies_are_set_for_the_first_program_and_for_exec() {
         let args: Vec<String> = args.iter().map(|arg| bundle.fill(arg)).collect();
         let inner = bundle.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
         let mut command = Command::new("unshare");
-        let mount = "mount -t cgroup2 none /sys/fs/cgroup && exec \"$@\"";
-        command.args(["--mount", "sh", "-c", mount, "sh"]).arg(inner.get_program()).args(inner.get_args());
+        let is_v2 = "test $(stat -f -c %T /sys/fs/cgroup) = cgroup2fs";
+        let mount = format!("{{ {is_v2} || mount -t cgroup2 none /sys/fs/cgroup; }} && exec \"$@\"");
+        command.args(["--mount", "sh", "-c", &mount, "sh"]).arg(inner.get_program()).args(inner.get_args());
         bundle.finish(command.stdin_null())
     };
     let run = ["run", "--bundle", "{bundle}", "{id}"];
@@ -261,4 +262,34 @@ fn real_time_policies_are_set_for_the_first_program_and_for_exec() {
     std::fs::write(&file, process.to_string()).unwrap();
     let ran = in_view_of_v2(&bundle, &["exec", "--process", &file, "{id}"]);
     assert_eq!((ran.code, ran.out.as_str()), (0, "0 3 2\n"), "{ran:?}");
+}
+
+#[test]
+fn an_apparmor_profile_confines_the_first_program_and_exec() {
+    const OWN: &str = "cat /proc/self/attr/apparmor/current";
+    let mut bundle = bundle!();
+    if !std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|on| on.starts_with('Y'))
+    {
+        skip!("AppArmor is off");
+    }
+    // One that has to be loaded, by a program that need not be there.
+    bundle.set("/process/apparmorProfile", "coracle-test-missing");
+    let error = bundle.refused();
+    assert!(error.contains("process.apparmorProfile") && error.contains("coracle-test-missing"), "{error}");
+    bundle.assert_nothing_left();
+    for profile in ["unconfined", "coracle-test"] {
+        let loaded = "/sys/kernel/security/apparmor/profiles";
+        let has = |text: String| text.lines().any(|line| line.starts_with(&format!("{profile} (")));
+        if profile != "unconfined" && !std::fs::read_to_string(loaded).is_ok_and(has) {
+            continue;
+        }
+        bundle.set("/process/apparmorProfile", profile);
+        let own = bundle.inside(OWN);
+        assert!(own.starts_with(profile), "{own}");
+    }
+    bundle.bring(State::Running);
+    let own = bundle.ok(&["exec", "--apparmor", "unconfined", "{id}", "/bin/sh", "-c", OWN]);
+    assert!(own.starts_with("unconfined"), "{own}");
+    let ran = bundle.run(&["exec", "--apparmor", "coracle-test-missing", "{id}", "/bin/true"]);
+    assert!(ran.code != 0 && ran.err.contains("coracle-test-missing"), "{ran:?}");
 }
