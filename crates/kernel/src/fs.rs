@@ -19,8 +19,32 @@ use crate::{Error, Result};
 /// The kernel answers `EAGAIN` to a path with `..` in it when anything anywhere was renamed or mounted meanwhile, as it cannot tell then
 /// whether the walk has left the root. That is asked again, and given back only where it never ends.
 pub fn open_inside(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    open_resolved(root, path, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+}
+
+/// The same with `RESOLVE_NO_SYMLINKS`: a symbolic link anywhere on the way is `ELOOP`.
+pub fn open_without_links(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    open_resolved(root, path, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS)
+}
+
+/// The same with `RESOLVE_NO_SYMLINKS`, `RESOLVE_NO_XDEV` and `RESOLVE_BENEATH`: besides links, a mount on the way is refused too, by
+/// `EXDEV`. What is opened belongs to the file system of `directory` itself.
+pub fn open_in_same_mount(
+    directory: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    open_resolved(directory, path, flags, resolve)
+}
+
+fn open_resolved(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> rustix::io::Result<OwnedFd> {
     const MOST_ATTEMPTS: usize = 10_000;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let open = || rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve);
     let mut attempts = std::iter::repeat_with(open).take(MOST_ATTEMPTS);
     attempts.find(|opened| !matches!(opened, Err(Errno::AGAIN))).unwrap_or(Err(Errno::AGAIN))

@@ -297,6 +297,28 @@ pub fn fsopen(kind: &str) -> Result<OwnedFd> {
     .map_err(|errno| Error::new("fsopen", kind, errno))
 }
 
+/// `fspick(dfd, path, FSPICK_CLOEXEC | …)`: begins to change the superblock of a mount that is there. See fspick(2).
+pub fn fspick(at: At<'_>) -> Result<OwnedFd> {
+    const EMPTY_PATH: u64 = 0x8;
+    let flags = if at.path.as_os_str().is_empty() {
+        (1 | EMPTY_PATH, "FSPICK_CLOEXEC|FSPICK_EMPTY_PATH")
+    } else {
+        (1, "FSPICK_CLOEXEC")
+    };
+    let path = c_string("fspick", at.path)?;
+    let args = || [&at.args()[..], &[Arg::Flags(flags.0, flags.1.to_owned())]].concat();
+    act(
+        "fspick",
+        args,
+        |fd: &OwnedFd| fd.as_raw_fd().into(),
+        || {
+            // SAFETY: one string that outlives the call.
+            check(unsafe { libc::syscall(libc::SYS_fspick, at.number(), path.as_ptr(), flags.0) }).map(owned)
+        },
+    )
+    .map_err(|errno| Error::new("fspick", at.shown(), errno))
+}
+
 /// One setting of fsconfig(2).
 #[derive(Debug, Clone, Copy)]
 pub enum Setting<'a> {

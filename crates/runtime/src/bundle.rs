@@ -60,7 +60,11 @@ fn create_in(creation: Creation<'_>, directory: PathBuf) -> Result<(Container, R
 }
 
 fn request_of(creation: Creation<'_>, directory: &Path) -> Result<Request> {
-    let Creation { id, spec, oci, .. } = creation;
+    let Creation { id, mut spec, oci, .. } = creation;
+    for mount in spec.mounts.iter_mut().filter(|mount| mount.is_bind()) {
+        // config.md, "Mounts": a relative source is one from the bundle.
+        mount.source = oci.bundle.join(&mount.source).to_string_lossy().into_owned();
+    }
     let root = spec.root.as_ref().map(|root| oci.bundle.join(&root.path)).unwrap_or_default();
     let root = fs_err::canonicalize(&root)?;
     if !root.is_dir() {

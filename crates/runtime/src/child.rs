@@ -13,6 +13,7 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use crate::error::{Error, Failure, InStep as _, PARAMETER_STEP, Result};
+use crate::hidden::{self, Covers};
 use crate::hooks::{self, Moment};
 use crate::labels;
 use crate::memory_policy;
@@ -69,6 +70,8 @@ pub(crate) struct Child<'a> {
     pub prepared: Prepared,
     pub socket: OwnedFd,
     pub gate: Option<OwnedFd>,
+    /// What hides paths, opened while the host is in sight.
+    pub covers: Option<Covers>,
 }
 
 impl Child<'_> {
@@ -265,7 +268,12 @@ impl Child<'_> {
             terminal::bind_console(root, &terminal)?;
             self.use_terminal(terminal)?;
         }
-        root.enter()
+        let is_hiding = self.linux().is_some_and(|linux| !linux.masked_paths.is_empty());
+        self.covers = is_hiding.then(Covers::open).transpose()?;
+        match &self.request.oci {
+            Some(oci) if oci.no_pivot => root.enter_without_pivot(),
+            _ => root.enter(),
+        }
     }
 
     fn set_parameters(&self, proc: Option<&PrivateProc>) -> Result<()> {
@@ -280,10 +288,13 @@ impl Child<'_> {
     }
 
     /// Makes what is the kernel's own in the root safe, and the root what it is to be.
-    fn protect_root(&self, root: &NewRoot) -> Result<()> {
+    fn protect_root(&mut self, root: &NewRoot) -> Result<()> {
+        let mut covers = self.covers.take();
         let Some(linux) = self.linux() else { return Ok(()) };
-        root::make_paths_read_only(&linux.readonly_paths)?;
-        root::mask(&linux.masked_paths)?;
+        hidden::make_read_only(&linux.readonly_paths)?;
+        if let Some(covers) = &mut covers {
+            covers.mask(&linux.masked_paths)?;
+        }
         if let Some(propagation) = linux.rootfs_propagation.as_deref().filter(|_| self.request.oci.is_some())
         {
             root.propagate(propagation)?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use kernel::mount::{At, OpenTree, move_mount, open_tree};
 use kernel::record::{Chapter, because};
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use crate::error::{Error, InStep as _, Result};
@@ -91,21 +91,21 @@ fn is_same_node(parent: &OwnedFd, name: &Path, device: &Device) -> Result<()> {
     let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
     let status = rustix::fs::statat(parent, name, flags).map_err(failed).in_step(STEP)?;
     let number = rustix::fs::makedev(device.major as u32, device.minor as u32);
-    if status.st_rdev == number { Ok(()) } else { Err(failed(Errno::EXIST)).in_step(STEP) }
+    let kind = if device.kind == "b" { FileType::BlockDevice } else { FileType::CharacterDevice };
+    let is_same = match device.kind.as_str() {
+        "p" => FileType::from_raw_mode(status.st_mode) == FileType::Fifo,
+        _ => status.st_rdev == number && FileType::from_raw_mode(status.st_mode) == kind,
+    };
+    if is_same { Ok(()) } else { Err(failed(Errno::EXIST)).in_step(STEP) }
 }
 
 fn bind_node(parent: &OwnedFd, name: &Path, device: &Device) -> Result<()> {
     let failed = |errno| kernel::Error::new("openat", device.path.display().to_string(), errno);
-    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match rustix::fs::openat(parent, name, flags, Mode::from(0o666)) {
-        Ok(_) | Err(Errno::NXIO | Errno::ACCESS) => {}
-        Err(errno) => return Err(failed(errno)).in_step(STEP),
-    }
+    let target = NewRoot::node_to_cover(parent, name, 0o666).map_err(failed).in_step(STEP)?;
     let source = host_node(device);
     let tree = open_tree(At::path(&source), OpenTree::CLONE).in_step(STEP)?;
     let path = device.path.display().to_string();
-    move_mount(tree.as_fd(), &path, At { directory: Some(parent.as_fd()), path: name, name: "/dev" })
-        .in_step(STEP)
+    move_mount(tree.as_fd(), &path, At::fd(target.as_fd(), &path)).in_step(STEP)
 }
 
 /// Where the host keeps a node of this number: the path asked for when it is the same node, else the kernel's index.

@@ -133,6 +133,16 @@ pub enum Error {
         /// How it ended.
         reason: String,
     },
+    /// A mount of the configuration cannot be made.
+    #[error("{cause}")]
+    Mount {
+        /// What was to be mounted.
+        mounted: String,
+        /// Where in the container.
+        destination: PathBuf,
+        /// What failed.
+        cause: Box<Error>,
+    },
     /// The container's process failed and said why.
     #[error("{}", .0.cause)]
     InContainer(Failure),
@@ -189,9 +199,22 @@ fn words(error: &Error) -> Option<String> {
         Error::Step { step: WORKING_DIRECTORY_STEP, source } if source.errno() == Errno::NOTDIR => {
             format!("mkdir {}: not a directory", source.object())
         }
+        Error::Mount { mounted, destination, cause } => {
+            let cause = match &**cause {
+                Error::Step { source, .. } if source.call() == "open_tree" => {
+                    format!("stat {}: {}", source.object(), reason(source.errno()))
+                }
+                Error::Step { source, .. } => {
+                    format!("{} {}: {}", source.call(), source.object(), reason(source.errno()))
+                }
+                other => other.to_string(),
+            };
+            format!(
+                "error during container init: error mounting {mounted:?} to rootfs at {destination:?}: {cause}"
+            )
+        }
         Error::Step { step: WORKING_DIRECTORY_STEP, source } => {
-            let reason = std::io::Error::from(source.errno()).to_string();
-            let reason = reason.split(" (os error").next().unwrap_or_default().to_lowercase();
+            let reason = reason(source.errno());
             if source.call() == "mkdir" {
                 return Some(format!("mkdir {}: {reason}", source.object()));
             }
@@ -206,6 +229,12 @@ fn words(error: &Error) -> Option<String> {
         }
         _ => return None,
     })
+}
+
+/// An error number in the words of Go programs.
+fn reason(errno: Errno) -> String {
+    let reason = std::io::Error::from(errno).to_string();
+    reason.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
 /// The step that enters `process.cwd`.
@@ -239,6 +268,7 @@ fn advice(error: &Error) -> Option<String> {
         Error::Configuration { what: "mount", .. } => {
             "mount directories at directories, and files at files".to_owned()
         }
+        Error::Mount { cause, .. } => return advice(cause),
         Error::Step { step, source } => step_advice(step, source)?,
         Error::File(error) => match error.kind() {
             std::io::ErrorKind::StorageFull => NO_SPACE.to_owned(),

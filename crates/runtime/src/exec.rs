@@ -88,6 +88,7 @@ pub fn exec(exec: Exec<'_>) -> Result<Executed> {
                     prepared: Prepared::default(),
                     socket: theirs,
                     gate: None,
+                    covers: None,
                 };
                 enter(child, &init, &kinds)
             }

@@ -9,6 +9,7 @@ use kernel::process::{self, CloneFlags, Cloned, Ended};
 use kernel::record::{Actor, Chapter, because};
 use rustix::fs::{Mode, OFlags};
 
+use crate::bind;
 use crate::child::{self, Child, FromChild, Go};
 use crate::error::{Error, InStep as _, Result};
 use crate::hooks;
@@ -20,9 +21,9 @@ use crate::namespaces::{self, Plan};
 use crate::net_devices;
 use crate::overlay::mount_overlay;
 use crate::request::{Request, RootFileSystem};
-use crate::root::{self, Prepared};
+use crate::root::Prepared;
 use crate::seccomp;
-use crate::spec::{IdMapping, Linux};
+use crate::spec::IdMapping;
 use crate::streams::Streams;
 
 const CAP_SYS_ADMIN: u64 = 1 << 21;
@@ -104,7 +105,7 @@ fn launch_in(
     steps: Steps<impl FnOnce(u32) -> Result<Option<Group>>, impl FnOnce(u32, Option<&Group>) -> Result<()>>,
 ) -> Result<Made> {
     let Job { request, streams, hierarchy, gate } = job;
-    let binds = if privileged { root::open_binds(&request.spec.mounts)? } else { BTreeMap::new() };
+    let binds = if privileged { bind::open_all(&request.spec)? } else { BTreeMap::new() };
     let shared_memory_of = request.shared_memory_of.as_deref().map(namespaces::open).transpose()?;
     let prepared = Prepared { overlays: Vec::new(), binds, shared_memory_of };
     if privileged {
@@ -120,7 +121,16 @@ fn launch_in(
     {
         Cloned::Child => {
             drop(ours);
-            start_child(Child { request, plan, hierarchy, streams, prepared, socket: theirs, gate })
+            start_child(Child {
+                request,
+                plan,
+                hierarchy,
+                streams,
+                prepared,
+                socket: theirs,
+                gate,
+                covers: None,
+            })
         }
         Cloned::Parent(first) => first,
     };
@@ -300,7 +310,7 @@ pub(crate) fn map_ids(request: &Request, privileged: bool, pid: u32) -> Result<O
     if request.map_with_helpers {
         map_by_helpers(pid, &linux.uid_mappings, &linux.gid_mappings)?;
     } else {
-        write_maps(linux, &process, privileged)?;
+        write_maps(&process, &linux.uid_mappings, &linux.gid_mappings, privileged)?;
     }
     let path = process.join("ns/user");
     rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
@@ -309,13 +319,19 @@ pub(crate) fn map_ids(request: &Request, privileged: bool, pid: u32) -> Result<O
         .in_step("cannot map users")
 }
 
-fn write_maps(linux: &Linux, process: &Path, privileged: bool) -> Result<()> {
+/// Writes the maps of a process's user namespace. `process` is its directory in `/proc`.
+pub(crate) fn write_maps(
+    process: &Path,
+    users: &[IdMapping],
+    groups: &[IdMapping],
+    privileged: bool,
+) -> Result<()> {
     const STEP: &str = "cannot map users";
     if !privileged {
         because(Chapter::Namespaces, "a user without rights may map groups only after giving setgroups up");
         kernel::file::write_control(&process.join("setgroups"), "deny").in_step(STEP)?;
     }
-    for (file, mappings) in [("uid_map", &linux.uid_mappings), ("gid_map", &linux.gid_mappings)] {
+    for (file, mappings) in [("uid_map", users), ("gid_map", groups)] {
         because(Chapter::Namespaces, "which ids inside the user namespace are which outside");
         let line = |map: &IdMapping| format!("{} {} {}\n", map.container_id, map.host_id, map.size);
         let lines: String = mappings.iter().map(line).collect();

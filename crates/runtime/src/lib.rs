@@ -2,19 +2,23 @@
 //!
 //! Synchronous and single-threaded up to the container's `execve`. Knows no image, no network, no database.
 
+mod bind;
 pub mod bundle;
 mod capability;
 mod cgroup_view;
 mod child;
 pub mod config;
 pub mod container;
+mod copy_up;
 mod device;
 mod error;
 mod exec;
 pub mod features;
 pub mod group;
 pub mod helper;
+mod hidden;
 pub mod hooks;
+mod idmap;
 pub mod intel_rdt;
 mod labels;
 mod launch;

@@ -5,7 +5,7 @@
 //! process makes a procfs of its own, of the PID namespace it is in, which is attached nowhere: nothing can be mounted over it. Where the
 //! kernel refuses one (in a user namespace where part of the existing one is covered), the mounted one is taken, after a look at what it is.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use kernel::mount::{MountAttributes, Setting, fsconfig, fsmount, fsopen};
@@ -54,14 +54,10 @@ impl PrivateProc {
 
     /// What is mounted at a path, if it is a whole procfs.
     fn mounted(path: &Path) -> Result<Self> {
-        /// PROC_ROOT_INO of the kernel: a directory further down is no procfs to write in.
-        const TOP: u64 = 1;
         let failed = |call| move |errno| kernel::Error::new(call, path.display().to_string(), errno);
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(failed("open")).in_step(STEP)?;
-        let kind = rustix::fs::fstatfs(&directory).map_err(failed("fstatfs")).in_step(STEP)?.f_type;
-        let top = rustix::fs::fstat(&directory).map_err(failed("fstat")).in_step(STEP)?.st_ino;
-        if kind != PROC_SUPER_MAGIC || top != TOP {
+        if !is_top(directory.as_fd()).map_err(failed("fstatfs")).in_step(STEP)? {
             let reason = "no procfs is mounted here, so nothing is written below it".to_owned();
             return Err(Error::Configuration { what: "procfs", value: path.display().to_string(), reason });
         }
@@ -88,6 +84,18 @@ impl PrivateProc {
         let own = PathBuf::from(own.to_string_lossy().into_owned());
         self.write(&own.join(name), value)
     }
+}
+
+/// Whether a file belongs to a procfs.
+pub(crate) fn is_inside(file: BorrowedFd<'_>) -> std::result::Result<bool, Errno> {
+    Ok(rustix::fs::fstatfs(file)?.f_type == PROC_SUPER_MAGIC)
+}
+
+/// Whether a file is the top directory of one.
+pub(crate) fn is_top(file: BorrowedFd<'_>) -> std::result::Result<bool, Errno> {
+    /// PROC_ROOT_INO of the kernel: a directory further down is no procfs to write in.
+    const TOP: u64 = 1;
+    Ok(is_inside(file)? && rustix::fs::fstat(file)?.st_ino == TOP)
 }
 
 #[cfg(test)]

@@ -6,14 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use cgroup::Hierarchy;
 use kernel::mount::{
-    At, Change, MountAttributes, MountFlags, OpenTree, Setting, chroot, fsconfig, fsmount, fsopen, mount,
-    move_mount, open_tree, pivot_root, set_attributes, unmount_detached,
+    At, Change, MountAttributes, MountFlags, OpenTree, Setting, chroot, fsconfig, fsmount, fsopen, fspick,
+    mount, move_mount, open_tree, pivot_root, set_attributes, unmount_detached,
 };
 use kernel::namespace::setns;
 use kernel::process::CloneFlags;
@@ -21,12 +21,18 @@ use kernel::record::{Chapter, because};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, mkdirat};
 use rustix::io::Errno;
 
+use crate::bind::{self, BIND_STEP};
+use crate::copy_up;
 use crate::error::{Error, InStep as _, PLACE_STEP, Result};
+use crate::idmap;
 use crate::labels;
 use crate::mount_options::{self, Options};
 use crate::overlay::mount_overlay;
 use crate::request::{Request, RootFileSystem, SHARED_MEMORY};
-use crate::spec::{Mount, NamespaceKind};
+use crate::spec::{IdMapping, Mount, NamespaceKind};
+
+/// What fails when a file system cannot be mounted.
+const MOUNT_STEP: &str = "cannot mount a file system";
 
 /// The new root while it is built.
 pub struct NewRoot {
@@ -43,31 +49,6 @@ pub struct Prepared {
     pub binds: BTreeMap<usize, OwnedFd>,
     /// The mount namespace of the container whose `/dev/shm` is shared.
     pub shared_memory_of: Option<OwnedFd>,
-}
-
-/// Opens the sources of bind mounts as detached copies.
-///
-/// Done before the clone: a copy made in the host's mount namespace stays in its source's peer group, which is what makes `rshared` and
-/// `rslave` volumes work. A process without CAP_SYS_ADMIN cannot; then the container's process does it, later.
-pub fn open_binds(mounts: &[Mount]) -> Result<BTreeMap<usize, OwnedFd>> {
-    let mut trees = BTreeMap::new();
-    for (place, mount) in mounts.iter().enumerate() {
-        let options = mount_options::parse(&mount.options);
-        if options.bind || mount.kind == "bind" {
-            because(
-                Chapter::RootFileSystem,
-                "a copy of the mount at this path is taken while the host is in view",
-            );
-            trees.insert(place, open_bind(mount, &options)?);
-        }
-    }
-    Ok(trees)
-}
-
-fn open_bind(mount: &Mount, options: &Options) -> Result<OwnedFd> {
-    let mut flags = OpenTree::CLONE;
-    flags.set(OpenTree::RECURSIVE, options.recursive);
-    open_tree(At::path(Path::new(&mount.source)), flags).in_step("cannot bind a path of the host")
 }
 
 /// Mounts the root where the container's process finds it, and gives its top directory.
@@ -110,8 +91,14 @@ pub fn attach(request: &Request, prepared: &mut Prepared) -> Result<NewRoot> {
     };
     because(Chapter::RootFileSystem, "the new root needs a place in the tree before it can become the root");
     move_mount(tree.as_fd(), name, At::path(&place)).in_step("cannot place the root file system")?;
-    let private = Change { propagation: Some(MountFlags::PRIVATE), recursive: true, ..Change::default() };
-    set_attributes(At::fd(tree.as_fd(), name), private).in_step("cannot place the root file system")?;
+    // With rootfsPropagation of slave the root gets the host's mounts; nothing that is made in it ever goes out.
+    let propagation = request.spec.linux.as_ref().and_then(|linux| linux.rootfs_propagation.as_deref());
+    let kind = match (propagation, &request.oci) {
+        (Some("slave" | "rslave"), Some(_)) => MountFlags::SLAVE,
+        _ => MountFlags::PRIVATE,
+    };
+    let change = Change { propagation: Some(kind), recursive: true, ..Change::default() };
+    set_attributes(At::fd(tree.as_fd(), name), change).in_step("cannot place the root file system")?;
     Ok(NewRoot { directory: tree })
 }
 
@@ -225,6 +212,23 @@ impl NewRoot {
         self.open(path, OFlags::PATH).map_err(failed)
     }
 
+    /// A file in an open directory, made empty where missing, to mount a node on: itself, never what a link there leads to
+    /// (CVE-2025-52565).
+    pub fn node_to_cover(parent: &OwnedFd, name: &Path, mode: u32) -> std::result::Result<OwnedFd, Errno> {
+        let create = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(parent, name, create, Mode::from(mode)) {
+            Ok(_) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+        let there = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let target = rustix::fs::openat(parent, name, there, Mode::empty())?;
+        match FileType::from_raw_mode(rustix::fs::fstat(&target)?.st_mode) {
+            FileType::Symlink => Err(Errno::LOOP),
+            FileType::Directory => Err(Errno::ISDIR),
+            _ => Ok(target),
+        }
+    }
+
     /// The directory that holds a path, made where missing, and the path's last name.
     pub fn parent_of(&self, path: &Path) -> Result<(OwnedFd, PathBuf)> {
         let name = path.file_name().ok_or_else(|| missing_target(path, Errno::INVAL))?;
@@ -239,36 +243,141 @@ impl NewRoot {
         binds: &mut BTreeMap<usize, OwnedFd>,
     ) -> Result<()> {
         for (place, mount) in request.spec.mounts.iter().enumerate() {
-            let mut options = mount_options::parse(&mount.options);
-            if options.bind || mount.kind == "bind" {
-                let tree = match binds.remove(&place) {
-                    Some(tree) => tree,
-                    None => {
-                        because(Chapter::RootFileSystem, "a part of the host is made visible inside");
-                        open_bind(mount, &options)?
-                    }
-                };
-                self.attach_bind(mount, &options, &tree)?;
-            } else if mount.kind == "cgroup" {
-                let is_new = has_new_cgroup_namespace(request);
-                crate::cgroup_view::mount_view(self, mount, &options, hierarchy, is_new)?;
-            } else {
-                because(Chapter::RootFileSystem, reason_of(&mount.kind));
-                if let Some(context) = labels::context_of(&mount.kind, &request.spec) {
-                    options.data.push(("context".to_owned(), Some(context.to_owned())));
-                }
-                let tree = new_file_system(&mount.kind, &mount.source, &options)?;
-                self.attach_mount(&tree, &mount.kind, &mount.destination, &options)?;
-            }
+            let tree = binds.remove(&place);
+            self.mount(mount, request, hierarchy, tree).map_err(|cause| bind::of_mount(mount, cause))?;
         }
         Ok(())
+    }
+
+    fn mount(
+        &self,
+        mount: &Mount,
+        request: &Request,
+        hierarchy: &Hierarchy,
+        opened: Option<OwnedFd>,
+    ) -> Result<()> {
+        let options = mount_options::parse(&mount.options);
+        if plain(&mount.destination) == Path::new("/") {
+            return Err(unlike(
+                mount,
+                "nothing can be mounted over the root itself: root.path says what that is",
+            ));
+        }
+        if options.remount {
+            return self.remount(mount, &options);
+        }
+        if mount.is_bind() {
+            let tree = match opened {
+                Some(tree) => tree,
+                None if idmap::is_asked(mount, &options) => return Err(idmap::refused(mount, Errno::PERM)),
+                None => bind::open(mount, &options)?,
+            };
+            let linux = request.spec.linux.as_ref();
+            let in_user_namespace = linux.and_then(|linux| linux.namespace(NamespaceKind::User)).is_some();
+            let options = if in_user_namespace { bind::keep_locked(&tree, options)? } else { options };
+            return self.attach_bind(mount, &options, &tree);
+        }
+        check_place_in_proc(mount, None)?;
+        if mount.kind == "cgroup" {
+            let is_new = has_new_cgroup_namespace(request);
+            return crate::cgroup_view::mount_view(self, mount, &options, hierarchy, is_new);
+        }
+        let mut options = self.fitted(mount, options, request);
+        if let Some(context) = labels::context_of(&mount.kind, &request.spec) {
+            options.data.push(("context".to_owned(), Some(context.to_owned())));
+        }
+        because(Chapter::RootFileSystem, reason_of(&mount.kind));
+        let tree = match new_file_system(&mount.kind, &mount.source, &options) {
+            Err(Error::Step { source, .. }) if mount.kind == "sysfs" && source.errno() == Errno::PERM => {
+                because(
+                    Chapter::RootFileSystem,
+                    "who has no network namespace of its own may not mount /sys, and sees the host's, read-only",
+                );
+                bind::read_only_view(Path::new("/sys"))?
+            }
+            other => other?,
+        };
+        if options.copy_up {
+            self.copy_up(mount, &options, &tree)?;
+        }
+        self.attach_mount(&tree, &mount.kind, &mount.destination, &options)
+    }
+
+    /// The options of a new file system as they fit this container.
+    fn fitted(&self, mount: &Mount, mut options: Options, request: &Request) -> Options {
+        match mount.kind.as_str() {
+            // The directory that is hidden says who may do what in the one that hides it.
+            "tmpfs" if !options.data.iter().any(|(key, _)| key == "mode") => {
+                let there = self.open(&mount.destination, OFlags::PATH | OFlags::DIRECTORY);
+                if let Some(status) = there.ok().and_then(|there| rustix::fs::fstat(there).ok()) {
+                    options.data.push(("mode".to_owned(), Some(format!("{:o}", status.st_mode & 0o7777))));
+                }
+            }
+            // Terminals belong to the group tty, 5, where there is one: a user's user namespace may have only that user.
+            "devpts" => {
+                let maps = request.spec.linux.as_ref().map_or(&[][..], |linux| &linux.gid_mappings);
+                let has = |group: u32| {
+                    let is_in =
+                        |map: &IdMapping| group.checked_sub(map.container_id).is_some_and(|at| at < map.size);
+                    maps.is_empty() || maps.iter().any(is_in)
+                };
+                let group = |value: &Option<String>| value.as_ref().and_then(|value| value.parse().ok());
+                options.data.retain(|(key, value)| key != "gid" || group(value).is_none_or(has));
+            }
+            _ => {}
+        }
+        options
+    }
+
+    fn copy_up(&self, mount: &Mount, options: &Options, tree: &OwnedFd) -> Result<()> {
+        let there = match self.open(&mount.destination, OFlags::PATH | OFlags::DIRECTORY) {
+            Err(Errno::NOENT) => return Ok(()),
+            other => other.map_err(|errno| missing_target(&mount.destination, errno))?,
+        };
+        let name = mount.destination.display().to_string();
+        let read_only = |set, clear| Change { set, clear, ..Change::default() };
+        let is_read_only = options.attributes().contains(MountAttributes::RDONLY);
+        let (none, ro) = (MountAttributes::empty(), MountAttributes::RDONLY);
+        if is_read_only {
+            set_attributes(At::fd(tree.as_fd(), &name), read_only(none, ro)).in_step(MOUNT_STEP)?;
+        }
+        copy_up::copy_tree(&there, tree, &mount.destination)?;
+        if is_read_only {
+            set_attributes(At::fd(tree.as_fd(), &name), read_only(ro, none)).in_step(MOUNT_STEP)?;
+        }
+        Ok(())
+    }
+
+    /// Changes a mount that is there already: its attributes, and without `bind` also its file system's settings.
+    fn remount(&self, mount: &Mount, options: &Options) -> Result<()> {
+        because(Chapter::RootFileSystem, "remount: what is mounted there gets other options");
+        let target = self
+            .open(&mount.destination, OFlags::PATH)
+            .map_err(|errno| missing_target(&mount.destination, errno))?;
+        let name = mount.destination.display().to_string();
+        if !mount.is_bind() {
+            let context = fspick(At::fd(target.as_fd(), &name)).in_step(MOUNT_STEP)?;
+            let set = |setting| fsconfig(context.as_fd(), &mount.kind, setting).in_step(MOUNT_STEP);
+            options.settings().try_for_each(set)?;
+            if options.set.contains(MountAttributes::RDONLY) {
+                set(Setting::Flag("ro"))?;
+            } else if options.clear.contains(MountAttributes::RDONLY) {
+                set(Setting::Flag("rw"))?;
+            }
+            set(Setting::Reconfigure)?;
+        }
+        for change in options.changes() {
+            bind::change_what_is_not_locked(target.as_fd(), &name, change)?;
+        }
+        propagate(&target, &name, options)
     }
 
     fn attach_bind(&self, mount: &Mount, options: &Options, tree: &OwnedFd) -> Result<()> {
         because(Chapter::RootFileSystem, "a part of the host is made visible inside");
         let status = rustix::fs::fstat(tree)
             .map_err(|errno| kernel::Error::new("fstat", mount.source.clone(), errno))
-            .in_step("cannot bind a path of the host")?;
+            .in_step(BIND_STEP)?;
+        check_place_in_proc(mount, Some(tree))?;
         let is_directory = FileType::from_raw_mode(status.st_mode) == FileType::Directory;
         let there = self.open(&mount.destination, OFlags::PATH | OFlags::DIRECTORY);
         // NOTDIR may also be an answer about the way to it, which making the place tells.
@@ -285,9 +394,9 @@ impl NewRoot {
             false => self.make_file(&mount.destination)?,
         };
         let name = mount.destination.display().to_string();
-        move_mount(tree.as_fd(), &mount.source, At::fd(target.as_fd(), &name))
-            .in_step("cannot bind a path of the host")?;
-        change_attributes(tree.as_fd(), &name, options)
+        check_target(&target, mount)?;
+        move_mount(tree.as_fd(), &mount.source, At::fd(target.as_fd(), &name)).in_step(BIND_STEP)?;
+        bind::change_attributes(tree.as_fd(), &name, options)
     }
 
     /// Attaches a new file system at a directory, made where missing.
@@ -298,15 +407,34 @@ impl NewRoot {
         destination: &Path,
         options: &Options,
     ) -> Result<()> {
-        let target = self.make_directory(destination)?;
+        let target = match kind {
+            "proc" | "sysfs" => self.make_ordinary_directory(kind, destination)?,
+            _ => self.make_directory(destination)?,
+        };
         let name = destination.display().to_string();
-        move_mount(tree.as_fd(), kind, At::fd(target.as_fd(), &name))
-            .in_step("cannot mount a file system")?;
-        if let Some((propagation, recursive)) = options.propagation {
-            let change = Change { propagation: Some(propagation), recursive, ..Change::default() };
-            set_attributes(At::fd(tree.as_fd(), &name), change).in_step("cannot mount a file system")?;
-        }
-        Ok(())
+        move_mount(tree.as_fd(), kind, At::fd(target.as_fd(), &name)).in_step(MOUNT_STEP)?;
+        propagate(tree, &name, options)
+    }
+
+    /// A directory that no link leads to. Where `/proc` and `/sys` are is relied on later, so nothing may lead them elsewhere
+    /// (CVE-2019-19921, CVE-2023-27561, CVE-2023-28642).
+    fn make_ordinary_directory(&self, kind: &str, path: &Path) -> Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let open = || kernel::fs::open_without_links(self.directory.as_fd(), path, flags);
+        let opened = match open() {
+            Err(Errno::NOENT) => {
+                self.make_directory(path)?;
+                open()
+            }
+            other => other,
+        };
+        opened.map_err(|errno| match errno {
+            Errno::LOOP | Errno::NOTDIR => {
+                let reason = format!("filesystem {kind:?} must be mounted on ordinary directory");
+                Error::Configuration { what: "mount", value: path.display().to_string(), reason }
+            }
+            errno => missing_target(path, errno),
+        })
     }
 
     /// Makes the new root the only root: pivot_root on itself, the old one taken off. Nothing of the host stays reachable.
@@ -322,6 +450,45 @@ impl NewRoot {
         because(Chapter::RootFileSystem, "the old root goes: nothing of the host is reachable any more");
         unmount_detached(Path::new(".")).in_step(STEP)?;
         rustix::process::chdir("/").map_err(|errno| kernel::Error::new("chdir", "/", errno)).in_step(STEP)
+    }
+
+    /// The same for a machine that runs from its initial file system, whose root cannot be pivoted away: `--no-pivot`. The new root is moved
+    /// onto the old one and entered by chroot(2).
+    ///
+    /// The old root stays below. What of the host's `/proc` and `/sys` would still be in sight of the kernel is taken off first: a user
+    /// namespace may mount these only where they are to be seen whole already, mount_namespaces(7).
+    pub fn enter_without_pivot(&self) -> Result<()> {
+        const STEP: &str = "cannot enter the root file system";
+        let fail = |call, object| move |errno| kernel::Error::new(call, object, errno);
+        let mountinfo = fs_err::read_to_string("/proc/self/mountinfo")?;
+        let own = rustix::fs::readlink(format!("/proc/self/fd/{}", self.directory.as_raw_fd()), Vec::new())
+            .map_err(fail("readlink", "the new root"))
+            .in_step(STEP)?;
+        let own = PathBuf::from(OsStr::from_bytes(own.as_bytes()));
+        rustix::process::fchdir(&self.directory).map_err(fail("fchdir", "the new root")).in_step(STEP)?;
+        for point in
+            whole_kernel_file_systems(&mountinfo).into_iter().filter(|point| !point.starts_with(&own))
+        {
+            because(
+                Chapter::RootFileSystem,
+                "--no-pivot: the host's /proc and /sys do not stay below the new root",
+            );
+            match unmount_detached(&point) {
+                // Mounts that a more privileged user namespace has made are locked: this one is covered instead.
+                Err(error) if matches!(error.errno(), Errno::INVAL | Errno::PERM) => {
+                    let cover = new_file_system("tmpfs", "tmpfs", &Options::default())?;
+                    move_mount(cover.as_fd(), "tmpfs", At::path(&point)).in_step(STEP)?;
+                }
+                // It was below one that is gone.
+                Err(error) if error.errno() == Errno::NOENT => {}
+                other => other.in_step(STEP)?,
+            }
+        }
+        because(Chapter::RootFileSystem, "--no-pivot: the new root is put on top of the old one");
+        move_mount(self.directory.as_fd(), "the new root", At::path(Path::new("/"))).in_step(STEP)?;
+        because(Chapter::RootFileSystem, "--no-pivot: and this process goes up there");
+        chroot(Path::new(".")).in_step(STEP)?;
+        rustix::process::chdir("/").map_err(fail("chdir", "/")).in_step(STEP)
     }
 
     /// Gives the root the propagation that `linux.rootfsPropagation` asks for.
@@ -357,6 +524,73 @@ impl NewRoot {
     }
 }
 
+/// Gives a mount the propagation that its options name, if they do.
+fn propagate(tree: &OwnedFd, name: &str, options: &Options) -> Result<()> {
+    let Some((propagation, recursive)) = options.propagation else { return Ok(()) };
+    let change = Change { propagation: Some(propagation), recursive, ..Change::default() };
+    set_attributes(At::fd(tree.as_fd(), name), change).in_step(MOUNT_STEP)
+}
+
+/// A path from the root without `.`, `..` and doubled slashes, whatever links it has.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => plain.push(name),
+            Component::ParentDir => {
+                plain.pop();
+            }
+            _ => {}
+        }
+    }
+    plain
+}
+
+/// Files of `/proc` that may be covered, by which lxcfs shows a container's own numbers.
+const COVERED_IN_PROC: [&str; 11] = [
+    "cpuinfo",
+    "diskstats",
+    "loadavg",
+    "meminfo",
+    "net/dev",
+    "slabinfo",
+    "stat",
+    "swaps",
+    "sys/crypto/fips_enabled",
+    "sys/kernel/ns_last_pid",
+    "uptime",
+];
+
+/// Nothing but a proc file system may be at `/proc`, and nothing below it: the kernel's settings and the labels of processes are written
+/// there (CVE-2019-16884). `bound` is the source of a bind mount.
+fn check_place_in_proc(mount: &Mount, bound: Option<&OwnedFd>) -> Result<()> {
+    let place = plain(&mount.destination);
+    let Ok(below) = place.strip_prefix("/proc") else { return Ok(()) };
+    let is_proc = match bound {
+        None => mount.kind == "proc",
+        Some(tree) => crate::private_proc::is_top(tree.as_fd())
+            .map_err(|errno| kernel::Error::new("fstatfs", mount.source.clone(), errno))
+            .in_step(BIND_STEP)?,
+    };
+    let shown = mount.destination.display();
+    let reason = match below.to_str() {
+        Some("") if is_proc => return Ok(()),
+        Some("") => format!("{:?} cannot be mounted because it is not of type proc", shown.to_string()),
+        Some(below) if COVERED_IN_PROC.contains(&below) && bound.is_some() => return Ok(()),
+        _ => format!("{:?} cannot be mounted because it is inside /proc", shown.to_string()),
+    };
+    Err(unlike(mount, &reason))
+}
+
+/// The same for a place that a link has led to.
+fn check_target(target: &OwnedFd, mount: &Mount) -> Result<()> {
+    let is_inside = crate::private_proc::is_inside(target.as_fd()).unwrap_or(false);
+    if !is_inside || plain(&mount.destination).starts_with("/proc") {
+        return Ok(());
+    }
+    Err(unlike(mount, "a link leads there from outside of /proc"))
+}
+
 fn unlike(mount: &Mount, reason: &str) -> Error {
     let value = format!("{} at {}", mount.source, mount.destination.display());
     Error::Configuration { what: "mount", value, reason: reason.to_owned() }
@@ -365,6 +599,18 @@ fn unlike(mount: &Mount, reason: &str) -> Error {
 fn missing_target(path: &Path, errno: Errno) -> Error {
     let source = kernel::Error::new("openat2", path.display().to_string(), errno);
     Error::Step { step: PLACE_STEP, source }
+}
+
+/// Where proc and sysfs are mounted as a whole, by a mountinfo text, the last first.
+fn whole_kernel_file_systems(mountinfo: &str) -> Vec<PathBuf> {
+    let point = |line: &str| {
+        let (mount, file_system) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ').skip(3);
+        let (root, point) = (fields.next()?, fields.next()?);
+        let kind = file_system.split(' ').next()?;
+        (root == "/" && matches!(kind, "proc" | "sysfs")).then(|| PathBuf::from(point))
+    };
+    mountinfo.lines().rev().filter_map(point).collect()
 }
 
 fn has_new_cgroup_namespace(request: &Request) -> bool {
@@ -384,85 +630,14 @@ fn reason_of(kind: &str) -> &'static str {
 
 /// A new file system as a detached mount.
 pub fn new_file_system(kind: &str, source: &str, options: &Options) -> Result<OwnedFd> {
-    const STEP: &str = "cannot mount a file system";
-    let context = fsopen(kind).in_step(STEP)?;
-    let set = |setting| fsconfig(context.as_fd(), kind, setting).in_step(STEP);
+    let context = fsopen(kind).in_step(MOUNT_STEP)?;
+    let set = |setting| fsconfig(context.as_fd(), kind, setting).in_step(MOUNT_STEP);
     if !source.is_empty() {
         set(Setting::String("source", source))?;
     }
     options.settings().try_for_each(set)?;
     set(Setting::Create)?;
-    fsmount(context.as_fd(), kind, options.attributes()).in_step(STEP)
-}
-
-/// Gives a bind mount its attributes and propagation.
-fn change_attributes(tree: BorrowedFd<'_>, name: &str, options: &Options) -> Result<()> {
-    const STEP: &str = "cannot set the options of a bind mount";
-    for change in options.changes() {
-        set_attributes(At::fd(tree, name), change).in_step(STEP)?;
-    }
-    let (propagation, recursive) = options.propagation.unwrap_or((MountFlags::PRIVATE, true));
-    let change = Change { propagation: Some(propagation), recursive, ..Change::default() };
-    set_attributes(At::fd(tree, name), change).in_step(STEP)
-}
-
-/// Hides paths of the kernel's that tell or allow too much. Called with the new root as `/`.
-pub fn mask(paths: &[PathBuf]) -> Result<()> {
-    const STEP: &str = "cannot hide a path";
-    let mut empty: Option<OwnedFd> = None;
-    for path in paths {
-        let Some(target) = open_below_root(path)? else { continue };
-        because(Chapter::RootFileSystem, "this path tells about the host or changes it, so it is hidden");
-        let status = rustix::fs::fstat(&target).map_err(|errno| missing_target(path, errno))?;
-        let name = path.display().to_string();
-        if FileType::from_raw_mode(status.st_mode) == FileType::Directory {
-            let cover = empty_directory(empty.as_ref())?;
-            move_mount(cover.as_fd(), "empty directory", At::fd(target.as_fd(), &name)).in_step(STEP)?;
-            empty.get_or_insert(cover);
-        } else {
-            let null = open_tree(At::path(Path::new("/dev/null")), OpenTree::CLONE).in_step(STEP)?;
-            move_mount(null.as_fd(), "/dev/null", At::fd(target.as_fd(), &name)).in_step(STEP)?;
-        }
-    }
-    Ok(())
-}
-
-/// A detached mount of one empty read-only file system, which all hidden directories share. It is copied from where it
-/// is `attached` already: older kernels copy no detached mount.
-fn empty_directory(attached: Option<&OwnedFd>) -> Result<OwnedFd> {
-    if let Some(attached) = attached {
-        let copy = open_tree(At::fd(attached.as_fd(), "empty directory"), OpenTree::CLONE);
-        return copy.in_step("cannot hide a path");
-    }
-    let options = mount_options::parse(&["ro".to_owned(), "size=0k".to_owned(), "nr_inodes=1".to_owned()]);
-    new_file_system("tmpfs", "tmpfs", &options)
-}
-
-/// Makes paths of the kernel's read-only. Called with the new root as `/`.
-pub fn make_paths_read_only(paths: &[PathBuf]) -> Result<()> {
-    const STEP: &str = "cannot make a path read-only";
-    for path in paths {
-        let Some(target) = open_below_root(path)? else { continue };
-        because(Chapter::RootFileSystem, "the kernel's settings can be read inside, not changed");
-        let name = path.display().to_string();
-        let tree =
-            open_tree(At::fd(target.as_fd(), &name), OpenTree::CLONE | OpenTree::RECURSIVE).in_step(STEP)?;
-        // Flags that a user namespace may not clear come along with the copy, so nothing but read-only is set.
-        let change = Change { set: MountAttributes::RDONLY, recursive: true, ..Change::default() };
-        set_attributes(At::fd(tree.as_fd(), &name), change).in_step(STEP)?;
-        move_mount(tree.as_fd(), &name, At::fd(target.as_fd(), &name)).in_step(STEP)?;
-    }
-    Ok(())
-}
-
-/// A path of the container's root, if it is there. Links in it are followed only inside `/proc` and `/sys` as mounted.
-fn open_below_root(path: &Path) -> Result<Option<OwnedFd>> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    match rustix::fs::open(path, flags, Mode::empty()) {
-        Ok(fd) => Ok(Some(fd)),
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => Ok(None),
-        Err(errno) => Err(missing_target(path, errno)),
-    }
+    fsmount(context.as_fd(), kind, options.attributes()).in_step(MOUNT_STEP)
 }
 
 /// Makes a symbolic link unless something is there.

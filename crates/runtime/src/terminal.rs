@@ -5,7 +5,7 @@ use std::path::Path;
 
 use kernel::mount::{At, OpenTree, move_mount, open_tree};
 use kernel::record::{Chapter, because};
-use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::fs::{Gid, OFlags, Uid};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::error::{InStep as _, Result};
@@ -13,6 +13,9 @@ use crate::root::NewRoot;
 use crate::spec::ConsoleSize;
 
 const STEP: &str = "cannot make the container's terminal";
+
+/// f_type of devpts: statfs(2).
+const DEVPTS_MAGIC: u64 = 0x1cd1;
 
 /// Both ends of a new terminal.
 pub struct Terminal {
@@ -31,9 +34,18 @@ pub fn open(root: &NewRoot, size: Option<ConsoleSize>) -> Result<Terminal> {
     let flags = OFlags::RDWR | OFlags::NOCTTY;
     let controller = root.open(Path::new("/dev/pts/ptmx"), flags).map_err(failed("openat2")).in_step(STEP)?;
     rustix::pty::unlockpt(&controller).map_err(failed("ioctl")).in_step(STEP)?;
+    let is_terminal =
+        rustix::fs::fstatfs(&controller).is_ok_and(|file_system| file_system.f_type as u64 == DEVPTS_MAGIC);
+    if !is_terminal {
+        return Err(failed("fstatfs")(rustix::io::Errno::NOTTY)).in_step(STEP);
+    }
     let name = rustix::pty::ptsname(&controller, Vec::new()).map_err(failed("ioctl")).in_step(STEP)?;
     let name = name.to_string_lossy().into_owned();
-    let container = root.open(Path::new(&name), flags).map_err(failed("openat2")).in_step(STEP)?;
+    // The kernel gives the other end itself: its name could be somebody else's file by now (CVE-2025-52565).
+    let flags =
+        rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY | rustix::pty::OpenptFlags::CLOEXEC;
+    let container =
+        rustix::pty::ioctl_tiocgptpeer(&controller, flags).map_err(failed("ioctl")).in_step(STEP)?;
     if let Some(size) = size {
         let size = Winsize { ws_row: size.height, ws_col: size.width, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&controller, size).map_err(failed("ioctl")).in_step(STEP)?;
@@ -46,15 +58,10 @@ pub fn bind_console(root: &NewRoot, terminal: &Terminal) -> Result<()> {
     let (container, name) = (&terminal.container, &terminal.name);
     let failed = |errno| kernel::Error::new("openat", "/dev/console", errno);
     let (parent, console) = root.parent_of(Path::new("/dev/console"))?;
-    let create = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
-    match rustix::fs::openat(&parent, &console, create, Mode::from(0o600)) {
-        Ok(_) | Err(rustix::io::Errno::NXIO | rustix::io::Errno::ACCESS) => {}
-        Err(errno) => return Err(failed(errno)).in_step(STEP),
-    }
+    let target = NewRoot::node_to_cover(&parent, &console, 0o600).map_err(failed).in_step(STEP)?;
     because(Chapter::Process, "/dev/console is that terminal too");
     let tree = open_tree(At::fd(container.as_fd(), name), OpenTree::CLONE).in_step(STEP)?;
-    move_mount(tree.as_fd(), name, At { directory: Some(parent.as_fd()), path: &console, name: "/dev" })
-        .in_step(STEP)
+    move_mount(tree.as_fd(), name, At::fd(target.as_fd(), "/dev/console")).in_step(STEP)
 }
 
 /// Makes the terminal the controlling one of this session and the three standard streams.

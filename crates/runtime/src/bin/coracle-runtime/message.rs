@@ -11,6 +11,10 @@ pub fn of(error: &Error) -> String {
                 format!("unable to start container process: error during container init: {}", failure.cause)
             }
         },
+        Error::Mount { .. } => {
+            let words = runtime::Failure::from(error).words.unwrap_or_default();
+            format!("unable to start container process: {words}")
+        }
         other => match runtime::Failure::from(other).advice {
             Some(advice) => format!("{other} ({advice})"),
             None => other.to_string(),

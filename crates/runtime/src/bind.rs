@@ -1,0 +1,121 @@
+//! Bind mounts: parts of the host that the container sees.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use kernel::mount::{At, Change, MountAttributes, MountFlags, OpenTree, open_tree, set_attributes};
+use kernel::record::{Chapter, because};
+use rustix::fs::StatVfsMountFlags;
+use rustix::io::Errno;
+
+use crate::error::{Error, InStep as _, Result};
+use crate::idmap;
+use crate::mount_options::{self, Options};
+use crate::spec::{Mount, Spec};
+
+/// What fails when a source cannot be had.
+pub(crate) const BIND_STEP: &str = "cannot bind a path of the host";
+
+/// Opens the sources of bind mounts as detached copies, by the mount's place in the specification.
+///
+/// Done before the clone: a copy made in the host's mount namespace stays in its source's peer group, which is what makes `rshared` and
+/// `rslave` volumes work, and whoever shifts its owners must be privileged over its file system. A process without CAP_SYS_ADMIN cannot;
+/// then the container's process does it, later.
+pub fn open_all(spec: &Spec) -> Result<BTreeMap<usize, OwnedFd>> {
+    let mut trees = BTreeMap::new();
+    for (place, mount) in spec.mounts.iter().enumerate() {
+        let options = mount_options::parse(&mount.options);
+        if !mount.is_bind() || options.remount {
+            continue;
+        }
+        let opened = open(mount, &options).and_then(|tree| {
+            if idmap::is_asked(mount, &options) {
+                idmap::apply(&tree, mount, &options, spec)?;
+            }
+            Ok(tree)
+        });
+        trees.insert(place, opened.map_err(|cause| of_mount(mount, cause))?);
+    }
+    Ok(trees)
+}
+
+/// A detached copy of one source.
+pub fn open(mount: &Mount, options: &Options) -> Result<OwnedFd> {
+    let mut flags = OpenTree::CLONE;
+    flags.set(OpenTree::RECURSIVE, options.recursive);
+    because(Chapter::RootFileSystem, "a copy of the mount at this path is taken while the host is in view");
+    open_tree(At::path(Path::new(&mount.source)), flags).in_step(BIND_STEP)
+}
+
+/// Says which mount an error is about.
+pub fn of_mount(mount: &Mount, cause: Error) -> Error {
+    Error::Mount {
+        mounted: mount.source.clone(),
+        destination: mount.destination.clone(),
+        cause: Box::new(cause),
+    }
+}
+
+/// Gives a bind mount its attributes and propagation.
+pub fn change_attributes(tree: BorrowedFd<'_>, name: &str, options: &Options) -> Result<()> {
+    for change in options.changes() {
+        change_what_is_not_locked(tree, name, change)?;
+    }
+    let (propagation, recursive) = options.propagation.unwrap_or((MountFlags::PRIVATE, true));
+    let change = Change { propagation: Some(propagation), recursive, ..Change::default() };
+    set_attributes(At::fd(tree, name), change).in_step("cannot set the options of a bind mount")
+}
+
+/// The options less those that would take back what the host has set on the source: in a user namespace that is for the host to decide,
+/// and the kernel would refuse it to a copy made in there, mount_namespaces(7), "Restrictions". A copy made outside is not restricted.
+pub fn keep_locked(tree: &OwnedFd, mut options: Options) -> Result<Options> {
+    let failed = |errno| kernel::Error::new("fstatvfs", "the source of a bind mount", errno);
+    let seen = rustix::fs::fstatvfs(tree).map_err(failed).in_step(BIND_STEP)?.f_flag;
+    let lockable = [
+        (StatVfsMountFlags::RDONLY, MountAttributes::RDONLY),
+        (StatVfsMountFlags::NOSUID, MountAttributes::NOSUID),
+        (StatVfsMountFlags::NODEV, MountAttributes::NODEV),
+        (StatVfsMountFlags::NOEXEC, MountAttributes::NOEXEC),
+    ];
+    for (flag, attribute) in lockable {
+        if seen.contains(flag) {
+            options.clear.remove(attribute);
+        }
+        // Of the mounts below nobody knows here what the host has set.
+        options.clear_recursively.remove(attribute);
+    }
+    Ok(options)
+}
+
+/// What a more privileged user namespace has set is locked in this one (mount_namespaces(7), "Restrictions"): such attributes stay as the
+/// source has them, and the rest is set.
+pub fn change_what_is_not_locked(tree: BorrowedFd<'_>, name: &str, change: Change<'_>) -> Result<()> {
+    const STEP: &str = "cannot set the options of a bind mount";
+    let lockable = MountAttributes::ATIME | MountAttributes::NODIRATIME;
+    match set_attributes(At::fd(tree, name), change) {
+        Err(error) if error.errno() == Errno::PERM => {
+            let rest = Change { set: change.set - lockable, clear: MountAttributes::empty(), ..change };
+            if rest.set.is_empty() && change.clear.is_empty() && !change.set.intersects(lockable) {
+                return Err(error).in_step(STEP);
+            }
+            because(Chapter::RootFileSystem, "the host has locked some of these options; the others are set");
+            if rest.set.is_empty() { Ok(()) } else { set_attributes(At::fd(tree, name), rest).in_step(STEP) }
+        }
+        other => other.in_step(STEP),
+    }
+}
+
+/// A file system that cannot be mounted here, seen where the host has it, read-only with all below it.
+pub fn read_only_view(source: &Path) -> Result<OwnedFd> {
+    let name = source.display().to_string();
+    let tree = open_tree(At::path(source), OpenTree::CLONE | OpenTree::RECURSIVE).in_step(BIND_STEP)?;
+    let change = Change {
+        set: MountAttributes::RDONLY,
+        propagation: Some(MountFlags::PRIVATE),
+        recursive: true,
+        ..Change::default()
+    };
+    set_attributes(At::fd(tree.as_fd(), &name), change).in_step("cannot set the options of a bind mount")?;
+    Ok(tree)
+}
