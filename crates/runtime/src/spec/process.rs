@@ -27,7 +27,7 @@ pub struct Process {
     pub env: Vec<String>,
     /// The working directory, absolute.
     pub cwd: PathBuf,
-    /// The five capability sets; none keeps what the runtime has.
+    /// The five capability sets. None are empty ones, but to coracle's own engine, where they keep what the runtime has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<Capabilities>,
     /// Resource limits.

@@ -293,3 +293,31 @@ fn an_apparmor_profile_confines_the_first_program_and_exec() {
     let ran = bundle.run(&["exec", "--apparmor", "coracle-test-missing", "{id}", "/bin/true"]);
     assert!(ran.code != 0 && ran.err.contains("coracle-test-missing"), "{ran:?}");
 }
+
+/// Who may not map more than the own id gives setgroups(2) up for it.
+#[test]
+fn a_user_without_more_ids_has_no_additional_groups() {
+    const USER: u32 = 12_345;
+    let mut bundle = bundle!();
+    let own = json!([{"containerID": 0, "hostID": USER, "size": 1}]);
+    bundle.namespace("user", None).remove("/linux/cgroupsPath");
+    bundle.set("/linux/uidMappings", own.clone()).set("/linux/gidMappings", own).script("id -u");
+    let as_user = |bundle: &Bundle| {
+        bundle.write_config();
+        run_ok("chown", &["-R", &format!("{USER}:{USER}"), bundle.directory().to_str().unwrap()]);
+        let inner = bundle.command(&["run", "--bundle", bundle.directory().to_str().unwrap(), &bundle.id]);
+        let mut command = Command::new("setpriv");
+        command.args([format!("--reuid={USER}"), format!("--regid={USER}"), "--clear-groups".to_owned()]);
+        // A copy: the way to where it was built may be closed to others.
+        let copy = bundle.path("runtime");
+        std::fs::copy(inner.get_program(), &copy).unwrap();
+        command.arg(copy).args(inner.get_args());
+        bundle.finish(command.stdin_null())
+    };
+    let ran = as_user(&bundle);
+    assert_eq!((ran.code, ran.out.as_str()), (0, "0\n"), "{ran:?}");
+    bundle.set("/process/user/additionalGids", json!([5]));
+    let ran = as_user(&bundle);
+    let words = "cannot set any additional groups in a rootless container: group id 5";
+    assert!(ran.code != 0 && ran.err.contains(words), "{ran:?}");
+}
