@@ -36,19 +36,19 @@ pub(crate) struct Done {
 
 /// What is false here is refused in a configuration and left out of [`features`].
 pub(crate) const DONE: Done = Done {
-    apparmor: false,
+    apparmor: true,
     copy_up: true,
-    cpu_affinity: false,
+    cpu_affinity: true,
     hooks: true,
     id_mapped_mounts: true,
-    intel_rdt: false,
-    io_priority: false,
-    memory_policy: false,
-    net_devices: false,
-    personality: false,
+    intel_rdt: true,
+    io_priority: true,
+    memory_policy: true,
+    net_devices: true,
+    personality: true,
     remount: true,
-    scheduler: false,
-    selinux: false,
+    scheduler: true,
+    selinux: true,
     systemd: true,
 };
 

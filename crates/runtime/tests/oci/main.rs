@@ -13,6 +13,7 @@
 
 #[macro_use]
 mod under_test;
+mod attributes;
 mod bundle;
 mod fallback;
 mod life;
