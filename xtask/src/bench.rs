@@ -6,6 +6,7 @@
 
 mod bed;
 mod load;
+mod oci;
 mod size;
 mod start;
 mod verdict;
@@ -31,6 +32,11 @@ const BENCHMARKS: &[Benchmark] = &[
     ("run-memory", size::run_memory),
     ("binaries", size::binaries),
     ("seccomp", size::seccomp),
+    ("runtime-run", oci::run),
+    ("runtime-seccomp", oci::seccomp),
+    ("runtime-steps", oci::steps),
+    ("runtime-exec", oci::exec),
+    ("runtime-memory", oci::memory),
 ];
 
 /// Runs the benchmarks whose name starts with `name`, or all.
@@ -68,7 +74,7 @@ fn print_versions(bed: &Bed) -> Result<()> {
     println!("kernel {}, {} processors", capture(&mut command("uname", ["-r"]))?.trim_end(), bed.processors);
     println!("stores on {}", bed.file_systems()?);
     let coracle = bed.coracle.display().to_string();
-    for program in [coracle.as_str(), "podman", "runc", "unshare", "tar", "hyperfine"] {
+    for program in [coracle.as_str(), "podman", "runc", "crun", "unshare", "tar", "hyperfine"] {
         let output = outcome(&mut command(program, ["--version"]))?;
         let text = String::from_utf8_lossy(&output.stdout);
         println!("{}", text.lines().next().unwrap_or(program));

@@ -120,10 +120,42 @@ impl Bed {
         hyperfine.args(commands);
         eprintln!("+ {}", line(&hyperfine));
         quiet(&mut hyperfine)?;
-        let report = parse("hyperfine", &fs_err::read_to_string(&export)?)?;
+        Self::read_medians(&export, commands.len())
+    }
+
+    /// The same without a shell in a mount namespace where control groups are version 2 only; each command has its own preparation, or
+    /// none has one.
+    pub(super) fn medians_in_v2(
+        &self,
+        runs: u32,
+        prepare: &[String],
+        commands: &[String],
+    ) -> Result<Vec<f64>> {
+        let export = self.scratch.join("hyperfine.json");
+        let mut hyperfine =
+            command("hyperfine", ["--style", "none", "--shell=none", "--warmup", "5", "--runs"]);
+        hyperfine.arg(runs.to_string()).arg("--export-json").arg(&export);
+        for line in prepare {
+            hyperfine.args(["--prepare", line]);
+        }
+        hyperfine.args(commands);
+        eprintln!("+ {}", line(&hyperfine));
+        quiet(&mut self.in_v2(&line(&hyperfine)))?;
+        Self::read_medians(&export, commands.len())
+    }
+
+    /// A command in a mount namespace where control groups are version 2 only.
+    pub(super) fn in_v2(&self, line: &str) -> Command {
+        const VIEW: &str = "mount --make-rprivate / && mount -t cgroup2 none /sys/fs/cgroup && exec ";
+        command("unshare", ["-m", "bash", "-c", &format!("{VIEW}{line}")])
+    }
+
+    /// The medians in a report of hyperfine's, in seconds.
+    pub(super) fn read_medians(report: &Path, count: usize) -> Result<Vec<f64>> {
+        let report = parse("hyperfine", &fs_err::read_to_string(report)?)?;
         let results = report["results"].as_array().into_iter().flatten();
         let medians: Vec<f64> = results.filter_map(|result| result["median"].as_f64()).collect();
-        if medians.len() == commands.len() {
+        if medians.len() == count {
             return Ok(medians);
         }
         Err(Error::Output { tool: "hyperfine".into(), detail: format!("{} medians", medians.len()) })
