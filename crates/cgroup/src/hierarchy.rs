@@ -164,9 +164,7 @@ pub(crate) fn read(path: &Path) -> Result<String> {
 
 /// Whether this process may make groups in a group and move processes there.
 pub(crate) fn is_writable(directory: &Path) -> bool {
-    let may = |path: &Path| {
-        rustix::fs::accessat(rustix::fs::CWD, path, Access::WRITE_OK, rustix::fs::AtFlags::EACCESS).is_ok()
-    };
+    let may = |path: &Path| kernel::fs::may_access(path, Access::WRITE_OK).is_ok();
     may(directory) && may(&directory.join("cgroup.procs"))
 }
 

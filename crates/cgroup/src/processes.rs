@@ -207,7 +207,9 @@ impl Group {
                 Err(error) if error.errno() == Errno::SRCH => continue,
                 Err(error) => return Err(Error::Wait(error)),
             };
-            if !wait_for(&process, PollFlags::IN, deadline, self.tracker())? {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let left = left.map_or(u32::MAX, |left| u32::try_from(left.as_millis()).unwrap_or(u32::MAX));
+            if !process::has_ended_within(process.as_fd(), left).map_err(Error::Wait)? && deadline.is_some() {
                 return Ok(false);
             }
         }

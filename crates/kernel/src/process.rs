@@ -12,6 +12,7 @@ use std::path::Path;
 use std::ptr;
 
 use bitflags::bitflags;
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::raw::{c_string, check, owned, shown};
@@ -87,11 +88,14 @@ pub struct Child {
     pub pid: u32,
     /// Its descriptor: a number can be reused, this cannot.
     pub pidfd: OwnedFd,
+    /// Whether it was born in the control group that was asked for; else it has to be put there.
+    pub is_in_group: bool,
 }
 
 /// `clone3(struct clone_args *, size_t)`: a new process, born into the given namespaces and control group.
 ///
-/// See clone(2). PIDFD is always asked for. The caller must be single-threaded, see the module's warning.
+/// See clone(2). PIDFD is always asked for. Where a filter around this process does not know the call, clone(2) does the same, but for the
+/// control group: [`Child::is_in_group`] tells. The caller must be single-threaded, see the module's warning.
 pub fn clone3(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned> {
     let mut flags = flags | CloneFlags::PIDFD;
     if cgroup.is_some() {
@@ -127,8 +131,31 @@ pub fn clone3(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<Clone
         }
         vec![Arg::Struct(fields), Arg::Int(size_of::<CloneArgs>() as i64)]
     });
-    let pid = outcome.map_err(|errno| Error::new("clone3", "a new process", errno))?;
-    Ok(Cloned::Parent(Child { pid: pid as u32, pidfd: owned(i64::from(pidfd)) }))
+    match outcome {
+        Err(Errno::NOSYS) => clone_by_flags(flags - CloneFlags::INTO_CGROUP),
+        Err(errno) => Err(Error::new("clone3", "a new process", errno)),
+        Ok(pid) => {
+            let pidfd = owned(i64::from(pidfd));
+            Ok(Cloned::Parent(Child { pid: pid as u32, pidfd, is_in_group: cgroup.is_some() }))
+        }
+    }
+}
+
+/// `clone(flags | SIGCHLD, NULL, &pidfd)`: what [`clone3`] does where only clone(2) is allowed.
+fn clone_by_flags(flags: CloneFlags) -> Result<Cloned> {
+    let signal = if flags.contains(CloneFlags::PARENT) { 0 } else { libc::SIGCHLD as u64 };
+    let mut pidfd: i32 = -1;
+    let start = record::begin();
+    // SAFETY: the number for the descriptor outlives the call, and is its third argument on every processor. No stack is given and no
+    // memory is shared, so the child goes on with a copy of this one's, as after fork, of a single-threaded process (module's contract).
+    let outcome =
+        check(unsafe { libc::syscall(libc::SYS_clone, flags.bits() | signal, 0, &raw mut pidfd, 0, 0) });
+    if outcome == Ok(0) {
+        return Ok(Cloned::Child);
+    }
+    record::end(start, "clone", outcome.unwrap_or_else(record::failure), || vec![flags.arg()]);
+    let pid = outcome.map_err(|errno| Error::new("clone", "a new process", errno))?;
+    Ok(Cloned::Parent(Child { pid: pid as u32, pidfd: owned(i64::from(pidfd)), is_in_group: false }))
 }
 
 /// `clone(SIGCHLD)`, which is fork(2): a new process that shares nothing but what it inherits. Gives 0 in the child.
@@ -184,7 +211,7 @@ pub fn spawn(child: impl FnOnce()) -> Result<Child> {
         vec![Arg::Struct(vec![("flags".to_owned(), Arg::Flags(flags as u64, words))])]
     });
     let pid = outcome.map_err(|errno| Error::new("clone", "a new process", errno))?;
-    Ok(Child { pid: pid as u32, pidfd: owned(i64::from(pidfd)) })
+    Ok(Child { pid: pid as u32, pidfd: owned(i64::from(pidfd)), is_in_group: false })
 }
 
 /// How a process ended.
@@ -227,6 +254,9 @@ pub fn wait(child: BorrowedFd<'_>) -> Result<Ended> {
 pub fn has_ended_within(process: BorrowedFd<'_>, milliseconds: u32) -> Result<bool> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let deadline = std::time::Instant::now() + std::time::Duration::from_millis(milliseconds.into());
+    if is_directory(process) {
+        return has_directory_ended(process, deadline);
+    }
     loop {
         let left = deadline.saturating_duration_since(std::time::Instant::now());
         let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
@@ -235,6 +265,38 @@ pub fn has_ended_within(process: BorrowedFd<'_>, milliseconds: u32) -> Result<bo
             Err(Errno::INTR) => {}
             Err(errno) => return Err(Error::new("poll", "a process", errno)),
         }
+    }
+}
+
+/// Whether this is the directory that [`pidfd_open`] gives where the call is refused.
+fn is_directory(process: BorrowedFd<'_>) -> bool {
+    let status = rustix::fs::fstat(process);
+    status.is_ok_and(|status| FileType::from_raw_mode(status.st_mode) == FileType::Directory)
+}
+
+/// [`has_ended_within`] for a process's directory, which nothing tells of the end: it is looked at again and again.
+fn has_directory_ended(directory: BorrowedFd<'_>, deadline: std::time::Instant) -> Result<bool> {
+    const PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
+    loop {
+        let mut text = [0; 512];
+        let read = rustix::fs::openat(directory, "stat", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .and_then(|file| rustix::io::read(file, &mut text));
+        match read {
+            // One that waits to be reaped has ended. The name before its state may hold parentheses.
+            Ok(length) => {
+                let text = String::from_utf8_lossy(text.get(..length).unwrap_or_default());
+                if text.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with(['Z', 'X'])) {
+                    return Ok(true);
+                }
+            }
+            Err(Errno::SRCH | Errno::NOENT) => return Ok(true),
+            Err(errno) => return Err(Error::new("read", "a process's stat", errno)),
+        }
+        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        std::thread::sleep(left.min(PAUSE));
     }
 }
 
@@ -272,20 +334,44 @@ pub fn reap_others(but: u32) {
 }
 
 /// `pidfd_open(pid, 0)`: a descriptor of a process that exists now. See pidfd_open(2).
+///
+/// Where a filter around this process refuses the call it is the process's directory in `/proc`, which is as much bound to the one process:
+/// [`send_signal`] and [`has_ended_within`] take both; setns(2) takes the files below its `ns`.
 pub fn pidfd_open(pid: u32) -> Result<OwnedFd> {
     // SAFETY: takes two numbers.
-    check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
-        .map(owned)
-        .map_err(|errno| Error::new("pidfd_open", format!("process {pid}"), errno))
+    let opened = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) });
+    let failed = |errno| Error::new("pidfd_open", format!("process {pid}"), errno);
+    match opened {
+        Err(Errno::NOSYS | Errno::PERM) => {}
+        opened => return opened.map(owned).map_err(failed),
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match rustix::fs::open(format!("/proc/{pid}"), flags, Mode::empty()) {
+        Err(Errno::NOENT) => Err(failed(Errno::SRCH)),
+        opened => opened.map_err(failed),
+    }
+}
+
+/// The namespace of a kind (`net`) that the process is in, where [`pidfd_open`] gave a directory; none for a real descriptor.
+pub fn namespace_of(process: BorrowedFd<'_>, kind: &str) -> Result<Option<OwnedFd>> {
+    if !is_directory(process) {
+        return Ok(None);
+    }
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    rustix::fs::openat(process, format!("ns/{kind}"), flags, Mode::empty())
+        .map(Some)
+        .map_err(|errno| Error::new("open", format!("ns/{kind} of a process"), errno))
 }
 
 /// `pidfd_send_signal(pidfd, signal, NULL, 0)`, recorded. See pidfd_send_signal(2).
+///
+/// Where a filter around this process refuses the call it is kill(2), of a number that is looked up just before.
 pub fn send_signal(process: BorrowedFd<'_>, signal: i32) -> Result<()> {
     let args = || {
         let process = Arg::Fd(process.as_raw_fd(), "process".to_owned());
         vec![process, Arg::Int(signal.into()), Arg::Int(0), Arg::Int(0)]
     };
-    act(
+    let sent = act(
         "pidfd_send_signal",
         args,
         |_| 0,
@@ -293,9 +379,33 @@ pub fn send_signal(process: BorrowedFd<'_>, signal: i32) -> Result<()> {
             // SAFETY: no siginfo is passed, so only numbers cross.
             check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, 0, 0) })
         },
-    )
-    .map_err(|errno| Error::new("pidfd_send_signal", format!("signal {signal}"), errno))?;
-    Ok(())
+    );
+    match sent {
+        Ok(_) => Ok(()),
+        Err(Errno::NOSYS | Errno::PERM) => kill(number_of(process)?, signal),
+        Err(errno) => Err(Error::new("pidfd_send_signal", format!("signal {signal}"), errno)),
+    }
+}
+
+/// The number of a process that has not been reaped, by its descriptor.
+fn number_of(process: BorrowedFd<'_>) -> Result<i32> {
+    let gone = || Error::new("kill", "a process", Errno::SRCH);
+    let read = |path: String| {
+        rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).and_then(|file| {
+            let mut text = [0; 512];
+            let length = rustix::io::read(file, &mut text)?;
+            Ok(String::from_utf8_lossy(text.get(..length).unwrap_or_default()).into_owned())
+        })
+    };
+    let number = if is_directory(process) {
+        let path = rustix::fs::readlink(format!("/proc/self/fd/{}", process.as_raw_fd()), Vec::new());
+        let path = path.map_err(|_| gone())?.to_string_lossy().into_owned();
+        path.rsplit('/').next().and_then(|number| number.parse().ok())
+    } else {
+        let text = read(format!("/proc/self/fdinfo/{}", process.as_raw_fd())).map_err(|_| gone())?;
+        text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
+    };
+    number.filter(|number| *number > 0 && !has_ended_within(process, 0).unwrap_or(true)).ok_or_else(gone)
 }
 
 /// `kill(pid, signal)`, recorded; for the children that pid 1 of a container has. See kill(2).
@@ -412,9 +522,36 @@ pub fn cloexec_from(first: u32) -> Result<()> {
 
 fn close_range(first: u32, last: u32, flags: u32) -> Result<()> {
     // SAFETY: callers close only descriptors that the child of a clone inherited and whose owners never run again in it.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) })
-        .map_err(|errno| Error::new("close_range", format!("descriptors {first} to {last}"), errno))?;
+    match check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }) {
+        Err(Errno::NOSYS | Errno::PERM) => {}
+        done => {
+            return done
+                .map(drop)
+                .map_err(|errno| Error::new("close_range", format!("descriptors {first} to {last}"), errno));
+        }
+    }
+    // A filter around this process refuses the call. /proc would tell which are open, but an image can mount what it likes there.
+    for number in first..=last.min(highest_descriptor()) {
+        // SAFETY: as above; a number that is not open changes nothing.
+        unsafe {
+            match flags {
+                0 => libc::syscall(libc::SYS_close, number),
+                _ => match libc::fcntl(number as i32, libc::F_GETFD) {
+                    -1 => 0,
+                    set => libc::fcntl(number as i32, libc::F_SETFD, set | libc::FD_CLOEXEC).into(),
+                },
+            }
+        };
+    }
     Ok(())
+}
+
+/// The highest number that a descriptor of this process can have. One that was opened under a higher limit than today's may be above, so
+/// it is never taken for less than a million, which costs a tenth of a second where close_range(2) is refused.
+fn highest_descriptor() -> u32 {
+    const LEAST: u64 = 1 << 20;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(LEAST);
+    limit.clamp(LEAST, 1 << 24) as u32
 }
 
 /// Lets a descriptor live on across execve at the same number (clears close-on-exec).
@@ -440,12 +577,8 @@ pub fn copy_standard_stream(number: i32) -> Result<OwnedFd> {
     // SAFETY: takes three numbers, and fails when the descriptor is not open.
     match check(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) }.into()) {
         Ok(copy) => Ok(owned(copy)),
-        Err(Errno::BADF) => rustix::fs::open(
-            "/dev/null",
-            rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
-            rustix::fs::Mode::empty(),
-        )
-        .map_err(|errno| Error::new("open", "/dev/null", errno)),
+        Err(Errno::BADF) => rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| Error::new("open", "/dev/null", errno)),
         Err(errno) => Err(Error::new("fcntl", format!("descriptor {number}"), errno)),
     }
 }

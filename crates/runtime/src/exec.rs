@@ -114,9 +114,9 @@ fn guide(
     affinity.begin(first.pid)?;
     if let Some(group) = group {
         because(Chapter::Limits, "from here on the new process counts in the container's group");
-        match affinity.begins_outside() {
-            true => group.join_everywhere(first.pid)?,
-            false => group.join(first.pid)?,
+        match first.is_in_group {
+            true => group.join(first.pid)?,
+            false => group.join_everywhere(first.pid)?,
         }
     }
     affinity.end(first.pid)?;
@@ -159,12 +159,23 @@ fn enter(child: Child<'_>, init: &OwnedFd, kinds: &[NamespaceKind]) -> ! {
 fn join(init: BorrowedFd<'_>, kinds: &[NamespaceKind]) -> Result<()> {
     let flags = kinds.iter().fold(CloneFlags::empty(), |flags, kind| flags | namespaces::flag(*kind));
     because(Chapter::Namespaces, "one call enters all of the container's namespaces, by its first process");
-    if !flags.is_empty() {
-        setns(init, flags, "the container's first process")
-            .in_step("cannot enter the container's namespaces")?;
-    }
+    enter_all(init, flags, kinds).in_step("cannot enter the container's namespaces")?;
     if kinds.contains(&NamespaceKind::User) {
         namespaces::become_root()?;
     }
     Ok(())
+}
+
+fn enter_all(init: BorrowedFd<'_>, flags: CloneFlags, kinds: &[NamespaceKind]) -> kernel::Result<()> {
+    const INIT: &str = "the container's first process";
+    let file = |kind: &NamespaceKind| process::namespace_of(init, namespaces::file_name(*kind));
+    // All are opened before the first is entered, as afterwards the others may not be there to be seen.
+    match kinds.iter().map(file).collect::<kernel::Result<Option<Vec<_>>>>()? {
+        _ if flags.is_empty() => Ok(()),
+        None => setns(init, flags, INIT),
+        Some(files) => {
+            let mut each = files.iter().zip(kinds);
+            each.try_for_each(|(file, kind)| setns(file.as_fd(), namespaces::flag(*kind), INIT))
+        }
+    }
 }

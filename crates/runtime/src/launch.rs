@@ -161,7 +161,10 @@ fn guide(
     match group {
         Some(group) => {
             because(Chapter::Limits, "from here on every process of the container counts in this group");
-            group.join(first.pid)?;
+            match first.is_in_group {
+                true => group.join(first.pid)?,
+                false => group.join_everywhere(first.pid)?,
+            }
         }
         None => *group = (steps.in_unit)(first.pid)?,
     }
@@ -234,7 +237,7 @@ fn start_child(child: Child<'_>) -> ! {
 pub(crate) fn second_process(socket: &OwnedFd, first: &process::Child) -> Result<process::Child> {
     let second = match message::receive::<FromChild>(socket)? {
         Some((FromChild::Cloned(pid), mut fds)) if fds.len() == 1 => {
-            process::Child { pid, pidfd: fds.remove(0) }
+            process::Child { pid, pidfd: fds.remove(0), is_in_group: first.is_in_group }
         }
         Some((FromChild::Failed(failure), _)) => return Err(Error::InContainer(failure)),
         _ => return Err(ended_early(first)),

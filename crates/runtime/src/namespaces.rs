@@ -53,6 +53,20 @@ pub(crate) fn flag(kind: NamespaceKind) -> CloneFlags {
     }
 }
 
+/// The file of a namespace in a process's `ns` directory.
+pub(crate) fn file_name(kind: NamespaceKind) -> &'static str {
+    match kind {
+        NamespaceKind::User => "user",
+        NamespaceKind::Pid => "pid",
+        NamespaceKind::Mount => "mnt",
+        NamespaceKind::Network => "net",
+        NamespaceKind::Uts => "uts",
+        NamespaceKind::Ipc => "ipc",
+        NamespaceKind::Cgroup => "cgroup",
+        NamespaceKind::Time => "time",
+    }
+}
+
 impl Plan {
     /// Reads the plan from a request and opens the namespaces to enter.
     pub fn new(request: &Request, privileged: bool) -> Result<Self> {
@@ -168,19 +182,20 @@ fn may_set_groups() -> Result<bool> {
 
 /// The kinds of namespaces in which the process `pid` is in another one than this process.
 pub(crate) fn other_than_own(pid: u32) -> Result<Vec<NamespaceKind>> {
-    const KINDS: [(NamespaceKind, &str); 8] = [
-        (NamespaceKind::User, "user"),
-        (NamespaceKind::Pid, "pid"),
-        (NamespaceKind::Mount, "mnt"),
-        (NamespaceKind::Network, "net"),
-        (NamespaceKind::Uts, "uts"),
-        (NamespaceKind::Ipc, "ipc"),
-        (NamespaceKind::Cgroup, "cgroup"),
-        (NamespaceKind::Time, "time"),
+    const KINDS: [NamespaceKind; 8] = [
+        NamespaceKind::User,
+        NamespaceKind::Pid,
+        NamespaceKind::Mount,
+        NamespaceKind::Network,
+        NamespaceKind::Uts,
+        NamespaceKind::Ipc,
+        NamespaceKind::Cgroup,
+        NamespaceKind::Time,
     ];
     let identity = |process: &str, name: &str| fs_err::read_link(format!("/proc/{process}/ns/{name}"));
     let mut kinds = Vec::new();
-    for (kind, name) in KINDS {
+    for kind in KINDS {
+        let name = file_name(kind);
         // A kernel without this kind has no file of it.
         let Ok(own) = identity("self", name) else { continue };
         if identity(&pid.to_string(), name)? != own {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, AtFlags, CWD, FileType};
+use rustix::fs::{Access, FileType};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
@@ -36,7 +36,7 @@ fn executable(path: &Path) -> std::result::Result<PathBuf, Errno> {
     if FileType::from_raw_mode(status.st_mode) == FileType::Directory {
         return Err(Errno::ISDIR);
     }
-    rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS)?;
+    kernel::fs::may_access(path, Access::EXEC_OK)?;
     Ok(path.to_path_buf())
 }
 

@@ -89,6 +89,8 @@ fn calls_that_are_unknown_have_another_way() {
         &["statx"],
         &["execveat"],
         &["pidfd_open"],
+        &["pidfd_send_signal"],
+        &["clone3", "openat2", "close_range", "faccessat2", "execveat", "pidfd_open", "pidfd_send_signal"],
     ] {
         let result = life(names, ENOSYS);
         assert_eq!(result, Ok(()), "{names:?}");
@@ -98,13 +100,23 @@ fn calls_that_are_unknown_have_another_way() {
 #[test]
 fn calls_that_are_forbidden_have_another_way() {
     drop(bundle!());
-    for names in [&["openat2"][..], &["close_range"], &["faccessat2"], &["pidfd_open"]] {
+    for names in [
+        &["openat2"][..],
+        &["close_range"],
+        &["faccessat2"],
+        &["execveat"],
+        &["pidfd_open"],
+        &["pidfd_send_signal"],
+    ] {
         let result = life(names, EPERM);
         assert_eq!(result, Ok(()), "{names:?}");
     }
 }
 
 /// What every promised kernel has: without it the container runs, or is refused with the reason and leaves nothing.
+///
+/// The calls of the mount interface since Linux 5.2 have no other way: mount(2) works by paths, which an image can change under the
+/// runtime's hands, and shows half-made mounts. Engines' filters allow them together with mount(2) since 2020.
 #[test]
 fn calls_that_are_needed_are_missed_cleanly() {
     drop(bundle!());
@@ -119,7 +131,6 @@ fn calls_that_are_needed_are_missed_cleanly() {
         &["pivot_root"],
         &["setns"],
         &["unshare"],
-        &["pidfd_send_signal"],
         &["memfd_create"],
         &["prctl"],
         &["keyctl"],
