@@ -40,6 +40,8 @@ pub struct Access(u8);
 impl Access {
     /// mknod(2), reading and writing.
     pub const ALL: Self = Self(7);
+    /// mknod(2) alone.
+    pub const MAKE: Self = Self(1);
 
     /// The access of an OCI rule: some of `r`, `w`, `m`; none if another letter is among them.
     pub fn parse(text: &str) -> Option<Self> {

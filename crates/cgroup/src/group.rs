@@ -149,6 +149,11 @@ impl Group {
         }
     }
 
+    /// The error where this process may make no groups, for those who need one without any limit.
+    pub fn none_delegated(hierarchy: &Hierarchy) -> Error {
+        no_delegation("a control group", hierarchy)
+    }
+
     /// Has systemd make the scope `unit` with the waiting process `pid` in it, and takes the scope's group as the container's: in every
     /// tree, with these limits, which systemd is told too, so that it keeps them. [`Group::limit_devices`] is still to be called.
     ///

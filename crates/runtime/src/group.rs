@@ -53,7 +53,11 @@ fn make_as_configured(
     if let Choice::At(place) = &choice {
         write(&request.state_directory, place, None)?;
     }
-    Ok(Group::create_everywhere(hierarchy, choice, limits)?)
+    let group = Group::create_everywhere(hierarchy, choice, limits)?;
+    if group.is_none() && oci.needs_group {
+        return Err(Group::none_delegated(hierarchy).into());
+    }
+    Ok(group)
 }
 
 /// With the systemd driver: has systemd make the unit that `linux.cgroupsPath` names, with the waiting process in it.

@@ -75,6 +75,9 @@ pub(crate) fn from_resources(resources: &Resources, privileged: bool, asker: Ask
     if privileged && !resources.devices.is_empty() {
         limits.devices = resources.devices.iter().map(device_rule).collect::<Result<_>>()?;
         limits.devices.extend(DEFAULT_DEVICES);
+        if oci {
+            limits.devices.extend(MAY_MAKE);
+        }
     }
     Ok(limits)
 }
@@ -117,6 +120,13 @@ const DEFAULT_DEVICES: [DeviceRule; 9] = [
     allow(5, Some(2)),
     allow(136, None),
 ];
+
+/// As runc, whose containers may make any node: it cannot be opened without a rule of its own.
+const MAY_MAKE: [DeviceRule; 2] = [may_make(DeviceKind::Character), may_make(DeviceKind::Block)];
+
+const fn may_make(kind: DeviceKind) -> DeviceRule {
+    DeviceRule { allow: true, kind, major: None, minor: None, access: Access::MAKE }
+}
 
 fn device_rule(rule: &spec::DeviceRule) -> Result<DeviceRule> {
     let kind = match rule.kind.as_deref() {

@@ -61,6 +61,9 @@ pub struct Request {
 pub struct Oci {
     /// `--systemd-cgroup`: the group is a unit that systemd is asked for.
     pub systemd_cgroup: bool,
+    /// `--rootless=false`: a control group that cannot be made is an error also if no limit needs it.
+    #[serde(default)]
+    pub needs_group: bool,
     /// `--no-new-keyring`: the caller's session keyring stays.
     pub no_new_keyring: bool,
     /// `--no-pivot`: the root is changed by moving it onto `/`, for machines that run from their initial file system.

@@ -51,9 +51,9 @@ pub fn make(global: &Global, given: &Given, gated: bool) -> Result<(Container, R
     for warning in config::validate(&spec)? {
         global.log.warning(&warning.to_string());
     }
-    let console =
-        given.value("console-socket").filter(|path| !path.is_empty()).map(connect_to).transpose()?;
+    let console = given.value("console-socket").filter(|path| !path.is_empty());
     check_terminal(&spec, console.is_some(), gated || given.is_on("detach"))?;
+    let console = console.map(connect_to).transpose()?;
     let mut no_environment = Vec::new();
     let environment = spec.process.as_mut().map_or(&mut no_environment, |process| &mut process.env);
     let preserve_fds = preserved(given, environment)?;
@@ -63,6 +63,7 @@ pub fn make(global: &Global, given: &Given, gated: bool) -> Result<(Container, R
         spec,
         oci: Oci {
             systemd_cgroup: global.systemd_cgroup,
+            needs_group: global.rootless == Some(false),
             no_new_keyring: given.is_on("no-new-keyring"),
             no_pivot: given.is_on("no-pivot"),
             preserve_fds,
