@@ -202,10 +202,10 @@ fn words(error: &Error) -> Option<String> {
         Error::Mount { mounted, destination, cause } => {
             let cause = match &**cause {
                 Error::Step { source, .. } if source.call() == "open_tree" => {
-                    format!("stat {}: {}", source.object(), reason(source.errno()))
+                    format!("stat {}: {}", source.object(), lower_case(source.errno()))
                 }
                 Error::Step { source, .. } => {
-                    format!("{} {}: {}", source.call(), source.object(), reason(source.errno()))
+                    format!("{} {}: {}", source.call(), source.object(), lower_case(source.errno()))
                 }
                 other => other.to_string(),
             };
@@ -214,7 +214,7 @@ fn words(error: &Error) -> Option<String> {
             )
         }
         Error::Step { step: WORKING_DIRECTORY_STEP, source } => {
-            let reason = reason(source.errno());
+            let reason = lower_case(source.errno());
             if source.call() == "mkdir" {
                 return Some(format!("mkdir {}: {reason}", source.object()));
             }
@@ -227,14 +227,20 @@ fn words(error: &Error) -> Option<String> {
         Error::NoMoreGroups { .. } => {
             format!("cannot set any additional groups in a rootless container: {error}")
         }
+        Error::Step { step, source } => {
+            let reason = lower_case(source.errno());
+            format!("error during container init: {step}: {} {}: {reason}", source.call(), source.object())
+        }
         _ => return None,
     })
 }
 
-/// An error number in the words of Go programs.
-fn reason(errno: Errno) -> String {
-    let reason = std::io::Error::from(errno).to_string();
-    reason.split(" (os error").next().unwrap_or_default().to_lowercase()
+/// The kernel's text for an error number as Go's programs have it.
+pub(crate) fn lower_case(errno: Errno) -> String {
+    let text = std::io::Error::from(errno).to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
 /// The step that enters `process.cwd`.

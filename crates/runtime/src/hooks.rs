@@ -104,7 +104,10 @@ pub fn run(moment: Moment, hooks: &[Hook], state: &str) -> Result<()> {
     hooks.iter().enumerate().try_for_each(|(number, hook)| run_one(moment, number, hook, state))
 }
 
-fn run_one(moment: Moment, number: usize, hook: &Hook, state: &str) -> Result<()> {
+/// Runs one hook, which has this place among those of its moment.
+///
+/// The caller must be single-threaded.
+pub fn run_one(moment: Moment, number: usize, hook: &Hook, state: &str) -> Result<()> {
     because(
         Chapter::Process,
         "a hook of the configuration runs at its moment, with the container's state on its input",
@@ -114,8 +117,13 @@ fn run_one(moment: Moment, number: usize, hook: &Hook, state: &str) -> Result<()
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|errno| kernel::Error::new("pipe2", "a hook's input", errno))
         .in_step(STEP)?;
+    // In a file, so that one who goes on in the background after the hook's end holds nobody up.
+    let output = rustix::fs::memfd_create("hook", rustix::fs::MemfdFlags::CLOEXEC)
+        .map_err(|errno| kernel::Error::new("memfd_create", "a hook's output", errno))
+        .in_step(STEP)?;
+    let failed = |reason: String| failed(reason + &said(&output));
     let child = match process::clone3(CloneFlags::empty(), None).in_step(STEP)? {
-        Cloned::Child => become_hook(hook, &reader),
+        Cloned::Child => become_hook(hook, &reader, &output),
         Cloned::Parent(child) => child,
     };
     drop(reader);
@@ -131,7 +139,7 @@ fn run_one(moment: Moment, number: usize, hook: &Hook, state: &str) -> Result<()
     {
         let _ = process::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
         process::wait(child.pidfd.as_fd()).in_step(STEP)?;
-        return Err(failed(format!("it did not end within {seconds} s")));
+        return Err(failed(format!("hook ran past specified timeout of {seconds}.0s")));
     }
     match process::wait(child.pidfd.as_fd()).in_step(STEP)? {
         Ended::Exited(0) => Ok(()),
@@ -152,15 +160,30 @@ fn write_all(to: &OwnedFd, mut bytes: &[u8]) -> std::result::Result<(), Errno> {
 }
 
 /// In the hook's process.
-fn become_hook(hook: &Hook, input: &OwnedFd) -> ! {
+fn become_hook(hook: &Hook, input: &OwnedFd, output: &OwnedFd) -> ! {
     kernel::record::actor(Actor::Helper);
     kernel::signal::unblock_all();
-    let prepared = process::set_standard_stream(input.as_fd(), 0).and_then(|()| process::cloexec_all());
+    let streams = [(input, 0), (output, 1), (output, 2)];
+    let mut set =
+        streams.into_iter().map(|(file, number)| process::set_standard_stream(file.as_fd(), number));
+    let prepared = set.try_for_each(|set| set).and_then(|()| process::cloexec_all());
     if prepared.is_ok() {
         let path = PathBuf::from(&hook.path);
         let args = if hook.args.is_empty() { vec![path.display().to_string()] } else { hook.args.clone() };
         let error = process::execve(&path, &args, &hook.env);
-        eprintln!("{}: {error}", path.display());
+        // A message that cannot be written is missing in the error, which tells the status all the same.
+        let text = format!("{}: {}", path.display(), crate::error::lower_case(error.errno()));
+        let _ = write_all(output, text.as_bytes());
     }
     process::exit(127)
+}
+
+/// The end of what a hook has printed, as a part of its error.
+fn said(output: &OwnedFd) -> String {
+    const MOST: usize = 4096;
+    let length = rustix::fs::fstat(output).map_or(0, |status| status.st_size as u64);
+    let mut bytes = [0; MOST];
+    let read = rustix::io::pread(output, &mut bytes, length.saturating_sub(MOST as u64)).unwrap_or(0);
+    let text = String::from_utf8_lossy(bytes.get(..read).unwrap_or_default()).trim().to_owned();
+    if text.is_empty() { text } else { format!(", output: {text}") }
 }

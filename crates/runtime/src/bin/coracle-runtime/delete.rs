@@ -53,11 +53,22 @@ pub fn destroy(global: &Global, directory: &Path, container: Option<&Container>)
         && let Some(list) = request.spec.hooks.as_ref().map(|hooks| &hooks.poststop)
     {
         let state = hooks::state_text(&request.spec, &request.id, "stopped", 0, &request.directory);
-        if let Err(error) = hooks::run(Moment::Poststop, list, &state) {
-            global.log.warning(&error.to_string());
+        // One that fails keeps none of the others from running.
+        for (number, hook) in list.iter().enumerate() {
+            if let Err(error) = hooks::run_one(Moment::Poststop, number, hook, &state) {
+                global.log.warning(&error.to_string());
+            }
         }
     }
     Ok(())
+}
+
+/// Ends every process of a container, and leaves it to be deleted.
+pub fn stop(container: &Container) -> Result<(), Failed> {
+    match container.group()? {
+        Some(group) => Ok(group.kill().map_err(Error::from)?),
+        None => kill_first_process(container),
+    }
 }
 
 /// Without a group there is only the first process to be found; in a PID namespace of its own all others end with it.

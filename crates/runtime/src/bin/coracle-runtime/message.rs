@@ -15,9 +15,18 @@ pub fn of(error: &Error) -> String {
             let words = runtime::Failure::from(error).words.unwrap_or_default();
             format!("unable to start container process: {words}")
         }
-        other => match runtime::Failure::from(other).advice {
-            Some(advice) => format!("{other} ({advice})"),
-            None => other.to_string(),
-        },
+        other => {
+            let failure = runtime::Failure::from(other);
+            let said = match (other, failure.words) {
+                (Error::Step { .. }, Some(words)) => {
+                    words.strip_prefix("error during container init: ").unwrap_or(&words).to_owned()
+                }
+                _ => failure.cause,
+            };
+            match failure.advice {
+                Some(advice) => format!("{said} ({advice})"),
+                None => said,
+            }
+        }
     }
 }

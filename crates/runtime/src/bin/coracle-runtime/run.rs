@@ -38,7 +38,11 @@ pub fn run(global: &Global, given: &Given) -> Outcome {
         false => Some(Relay::begin(!given.is_on("no-subreaper"))?),
     };
     let (container, mut running) = create::make(global, given, false).map_err(failed)?;
-    start::run_hooks(global, &container);
+    if let Err(hook) = start::run_hooks(&container) {
+        // The first failure is the one to tell.
+        let _ = delete::destroy(global, &container.directory, Some(&container));
+        return Err(failed(hook));
+    }
     let Some(relay) = relay else { return Ok(ExitCode::SUCCESS) };
     let ended = relay.until_end(&running.child, running.terminal.take());
     if !given.is_on("keep") {

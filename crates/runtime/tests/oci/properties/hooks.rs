@@ -29,6 +29,11 @@ fn share_results(bundle: &mut Bundle) {
     bundle.mount(json!({"destination": out, "type": "bind", "source": out, "options": ["bind"]}));
 }
 
+/// Whether a text tells of the first hook of a kind: since 1.2 runc names the kind.
+fn tells_of(text: &str, kind: &str) -> bool {
+    text.contains("error running hook #0") || text.contains(&format!("error running {kind} hook #0"))
+}
+
 fn result(bundle: &Bundle, name: &str) -> String {
     std::fs::read_to_string(bundle.directory().join("hooks").join(name)).unwrap_or_default()
 }
@@ -180,7 +185,7 @@ fn failure_before_the_start_ends_the_container() {
         let failing = hook(&bundle, "echo said-why >&2; exit 3");
         bundle.push(&format!("/hooks/{kind}"), failing);
         let error = bundle.refused();
-        assert!(error.contains("hook #0") && error.contains("exit status 3"), "{kind}: {error}");
+        assert!(tells_of(&error, kind) && error.contains("exit status 3"), "{kind}: {error}");
         assert!(error.contains("said-why"), "{kind}: {error}");
         bundle.assert_nothing_left();
     }
@@ -206,7 +211,7 @@ fn failure_of_poststart_ends_the_container() {
     bundle.push("/hooks/poststart", json!({"path": "/bin/false"}));
     bundle.set("/process/args", json!(["/bin/sleep", "1000"]));
     let error = bundle.refused();
-    assert!(error.contains("hook #0"), "{error}");
+    assert!(tells_of(&error, "poststart"), "{error}");
     bundle.assert_nothing_left();
 }
 
@@ -215,9 +220,12 @@ fn failure_of_poststart_ends_the_container() {
 fn failure_of_poststop_is_logged() {
     let mut bundle = bundle!();
     bundle.push("/hooks/poststop", json!({"path": "/bin/false"}));
+    let next = hook(&bundle, "echo ran > {out}/next");
+    bundle.push("/hooks/poststop", next);
     bundle.script("exit 0");
     let ran = bundle.run_container();
-    assert!(ran.code == 0 && ran.err.contains("hook #0"), "{ran:?}");
+    assert!(ran.code == 0 && tells_of(&ran.err, "poststop"), "{ran:?}");
+    assert_eq!(result(&bundle, "next"), "ran\n");
     bundle.assert_nothing_left();
 }
 
@@ -228,8 +236,7 @@ fn timeout_ends_a_hook_that_takes_longer() {
         .push("/hooks/createRuntime", json!({"path": "/bin/sleep", "args": ["sleep", "100"], "timeout": 1}));
     let start = Instant::now();
     let error = bundle.refused();
-    let said = ["hook ran past specified timeout of 1", "did not end within 1 s"];
-    assert!(said.iter().any(|text| error.contains(text)), "{error}");
+    assert!(error.contains("hook ran past specified timeout of 1"), "{error}");
     assert!(start.elapsed().as_secs() < 30);
     bundle.assert_nothing_left();
 }
