@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use cgroup::Hierarchy;
 
 use crate::container::{self, Container, Record};
-use crate::error::{Error, Result};
+use crate::error::{Error, InStep as _, Result};
 use crate::launch::{Job, Running, launch};
 use crate::request::{self, Oci, Request, RootFileSystem, SeccompChoice};
 use crate::spec::Spec;
@@ -66,6 +66,9 @@ fn request_of(creation: Creation<'_>, directory: &Path) -> Result<Request> {
         mount.source = oci.bundle.join(&mount.source).to_string_lossy().into_owned();
     }
     let root = spec.root.as_ref().map(|root| oci.bundle.join(&root.path)).unwrap_or_default();
+    rustix::fs::stat(&root)
+        .map_err(|errno| kernel::Error::new("stat", root.display().to_string(), errno))
+        .in_step("invalid rootfs")?;
     let root = fs_err::canonicalize(&root)?;
     if !root.is_dir() {
         let reason = "the root file system must be a directory".to_owned();

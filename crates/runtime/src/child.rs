@@ -140,6 +140,9 @@ impl Child<'_> {
             who.user.additional_gids.retain(|group| *group == who.user.gid || self.may_join(*group));
         }
         who.user.additional_gids.extend(user::group_ids(&self.request.groups)?);
+        // As runc, which tells each of them once.
+        let mut told = std::collections::BTreeSet::new();
+        who.user.additional_gids.retain(|group| told.insert(*group));
         let mut environment = process.env.clone();
         if !environment.iter().any(|entry| entry.starts_with("HOME=")) {
             environment.push(format!("HOME={}", who.home));

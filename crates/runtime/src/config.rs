@@ -64,8 +64,7 @@ pub fn validate_process(process: &Process) -> crate::Result<Vec<Warning>> {
 fn check(spec: &Spec) -> Result<Vec<Warning>> {
     let mut warnings = Vec::new();
     version(&spec.oci_version)?;
-    let root = spec.root.as_ref().filter(|root| !root.path.as_os_str().is_empty());
-    if root.is_none() {
+    if spec.root.as_ref().is_none_or(|root| root.path.as_os_str().is_empty()) {
         let reason = "a container has a root file system";
         return Err(Error::Missing { path: "root.path".to_owned(), reason });
     }
@@ -78,7 +77,7 @@ fn check(spec: &Spec) -> Result<Vec<Warning>> {
     names(spec, linux)?;
     mounts::validate(&spec.mounts, linux, &mut warnings)?;
     hooks(spec.hooks.as_ref())?;
-    linux::validate(linux, root.is_some_and(|root| root.readonly))?;
+    linux::validate(linux, &mut warnings)?;
     sysctl::validate(linux)?;
     linux.seccomp.as_ref().map_or(Ok(()), seccomp::validate)?;
     Ok(warnings)

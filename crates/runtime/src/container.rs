@@ -63,6 +63,9 @@ pub enum Fault {
         /// As given.
         id: String,
     },
+    /// The id is longer than the name of a directory can be.
+    #[error("container id is of more than 255 bytes: file name too long")]
+    LongId,
     /// The id is an empty text.
     #[error("container id cannot be empty")]
     NoId,
@@ -274,7 +277,10 @@ fn check_id(id: &str) -> Result<()> {
     if id.is_empty() {
         return Err(Fault::NoId.into());
     }
-    if id.len() > 255 || matches!(id, "." | "..") || !id.bytes().all(is_allowed) {
+    if id.len() > 255 {
+        return Err(Fault::LongId.into());
+    }
+    if matches!(id, "." | "..") || !id.bytes().all(is_allowed) {
         return Err(Fault::Id { id: id.to_owned() }.into());
     }
     Ok(())
@@ -296,6 +302,7 @@ mod tests {
             assert!(check_id(id).is_ok(), "{id}");
         }
         assert!(matches!(check_id(""), Err(Error::Container(Fault::NoId))));
+        assert!(matches!(check_id(&"a".repeat(256)), Err(Error::Container(Fault::LongId))));
         for id in [".", "..", "a/b", "a b", "é", "../x", "a\n"] {
             assert!(matches!(check_id(id), Err(Error::Container(Fault::Id { .. }))), "{id}");
         }

@@ -91,15 +91,18 @@ pub fn attach(request: &Request, prepared: &mut Prepared) -> Result<NewRoot> {
     };
     because(Chapter::RootFileSystem, "the new root needs a place in the tree before it can become the root");
     move_mount(tree.as_fd(), name, At::path(&place)).in_step("cannot place the root file system")?;
-    // With rootfsPropagation of slave the root gets the host's mounts; nothing that is made in it ever goes out.
-    let propagation = request.spec.linux.as_ref().and_then(|linux| linux.rootfs_propagation.as_deref());
-    let kind = match (propagation, &request.oci) {
-        (Some("slave" | "rslave"), Some(_)) => MountFlags::SLAVE,
-        _ => MountFlags::PRIVATE,
-    };
-    let change = Change { propagation: Some(kind), recursive: true, ..Change::default() };
-    set_attributes(At::fd(tree.as_fd(), name), change).in_step("cannot place the root file system")?;
+    let own = Change { propagation: Some(propagation_of(request)), recursive: true, ..Change::default() };
+    set_attributes(At::fd(tree.as_fd(), name), own).in_step("cannot place the root file system")?;
     Ok(NewRoot { directory: tree })
+}
+
+/// How the root stands to the host's mounts while it is built. To be a slave afterwards it must never have been private.
+fn propagation_of(request: &Request) -> MountFlags {
+    let asked = request.spec.linux.as_ref().and_then(|linux| linux.rootfs_propagation.as_deref());
+    match asked.filter(|_| request.oci.is_some()) {
+        Some("slave" | "rslave") => MountFlags::SLAVE,
+        _ => MountFlags::PRIVATE,
+    }
 }
 
 /// Mounts the union mounts below the root (`/usr` of the host's own image).

@@ -1,6 +1,6 @@
 //! Rules of `linux`: config-linux.md.
 
-use super::error::{Error, Result};
+use super::error::{Error, Result, Warning};
 use super::mounts::mappings;
 use super::{absolute, json_name, needs, range, ranges, supported};
 use crate::features::DONE;
@@ -9,17 +9,17 @@ use crate::spec::{
     Resources,
 };
 
-pub(super) fn validate(linux: &Linux, readonly_root: bool) -> Result<()> {
+pub(super) fn validate(linux: &Linux, warnings: &mut Vec<Warning>) -> Result<()> {
     namespaces(linux)?;
     user_namespace(linux)?;
     time_offsets(linux)?;
-    paths(linux, readonly_root)?;
+    paths(linux)?;
     linux.devices.iter().enumerate().try_for_each(|(place, device)| self::device(place, device))?;
     net_devices(linux)?;
     linux.memory_policy.as_ref().map_or(Ok(()), memory_policy)?;
     linux.personality.as_ref().map_or(Ok(()), personality)?;
     linux.intel_rdt.as_ref().map_or(Ok(()), intel_rdt)?;
-    linux.resources.as_ref().map_or(Ok(()), resources)?;
+    linux.resources.as_ref().map_or(Ok(()), |asked| resources(asked, warnings))?;
     if let Some(label) = &linux.mount_label {
         supported(DONE.selinux, "linux.mountLabel", label)?;
     }
@@ -27,6 +27,10 @@ pub(super) fn validate(linux: &Linux, readonly_root: bool) -> Result<()> {
 }
 
 fn namespaces(linux: &Linux) -> Result<()> {
+    if linux.namespace(NamespaceKind::Mount).is_none() {
+        let reason = "without a mount namespace the container's root and mounts would be made in the host's";
+        return Err(Error::Missing { path: "linux.namespaces[].type \"mount\"".to_owned(), reason });
+    }
     for (place, namespace) in linux.namespaces.iter().enumerate() {
         let path = |name| format!("linux.namespaces[{place}].{name}");
         if linux.namespaces[..place].iter().any(|before| before.kind == namespace.kind) {
@@ -79,18 +83,13 @@ fn time_offsets(linux: &Linux) -> Result<()> {
     Ok(())
 }
 
-fn paths(linux: &Linux, readonly_root: bool) -> Result<()> {
+fn paths(linux: &Linux) -> Result<()> {
     for (name, list) in [("maskedPaths", &linux.masked_paths), ("readonlyPaths", &linux.readonly_paths)] {
         for (place, file) in list.iter().enumerate() {
-            let path = format!("linux.{name}[{place}]");
-            absolute(&path, file)?;
-            needs(linux, NamespaceKind::Mount, &path, &file.display().to_string())?;
+            absolute(&format!("linux.{name}[{place}]"), file)?;
         }
     }
-    match readonly_root {
-        true => needs(linux, NamespaceKind::Mount, "root.readonly", "true"),
-        false => Ok(()),
-    }
+    Ok(())
 }
 
 fn device(place: usize, device: &Device) -> Result<()> {
@@ -197,7 +196,13 @@ fn intel_rdt(rdt: &IntelRdt) -> Result<()> {
     Ok(())
 }
 
-fn resources(resources: &Resources) -> Result<()> {
+fn resources(resources: &Resources, warnings: &mut Vec<Warning>) -> Result<()> {
+    let kernel = resources.memory.as_ref().and_then(|memory| memory.kernel);
+    if let Some(limit) = kernel.filter(|limit| *limit > 0) {
+        let path = "linux.resources.memory.kernel".to_owned();
+        let reason = "kernels since 5.16 have no such limit, so it is passed over";
+        warnings.push(Warning { path, value: limit.to_string(), reason });
+    }
     for name in resources.unified.keys() {
         let path = "linux.resources.unified".to_owned();
         if name.contains('/') || name.is_empty() || name.starts_with('.') {

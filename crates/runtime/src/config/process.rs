@@ -9,7 +9,7 @@ use crate::features::DONE;
 use crate::spec::{Process, Rlimit, Scheduler, SchedulerPolicy};
 
 pub(super) fn validate(process: &Process, at: &str, warnings: &mut Vec<Warning>) -> Result<()> {
-    if process.args.first().is_none_or(String::is_empty) {
+    if process.args.is_empty() {
         return Err(Error::Missing { path: format!("{at}.args"), reason: "it names the program" });
     }
     absolute(&format!("{at}.cwd"), &process.cwd)?;

@@ -292,12 +292,14 @@ const TABLE: &[(&str, &[&str])] = &[
             "namespaces::a_pid_namespace_of_a_path_is_joined",
             "namespaces::a_user_namespace_of_a_path_is_joined",
             "namespaces::a_path_that_is_no_namespace_is_refused",
+            "namespaces::a_mount_namespace_of_a_path_is_joined",
         ],
     ),
     (
         "linux.namespaces[].type",
         &[
             "namespaces::new_namespaces_are_those_asked_for",
+            "namespaces::a_container_without_a_mount_namespace_is_refused",
             "namespaces::a_new_network_namespace_has_its_loopback_up",
         ],
     ),

@@ -164,6 +164,56 @@ const EFFECTS: &[Effect] = {
     ]
 };
 
+/// What another runtime says instead of runc's texts, of which no caller searches for a word: these must be in it.
+const OWN_WORDS: &[(&str, &[&str])] = &[
+    ("exec failed: Cwd must be an absolute path", &["exec failed: ", "cwd", "absolute path"]),
+    (
+        "exec failed: parsing nobody as int for uid failed: strconv.Atoi: parsing \"nobody\": invalid syntax",
+        &["exec failed: ", "nobody", "uid"],
+    ),
+    ("unexpected EOF", &["config.json", "EOF"]),
+    ("process property must not be empty", &["config.json"]),
+    ("json: cannot unmarshal array into Go value of type specs.Spec", &["config.json"]),
+    ("json: cannot unmarshal number into Go struct field Spec.ociVersion of type string", &["ociVersion"]),
+    ("args must not be empty", &["process.args", "empty"]),
+    ("Cwd must be an absolute path", &["process.cwd", "absolute path"]),
+    ("Cwd property must not be empty", &["process.cwd", "absolute path"]),
+    ("root must be specified", &["root.path", "missing"]),
+    (
+        "invalid rootfs: stat /nonexistent: no such file or directory",
+        &["rootfs", "/nonexistent: no such file or directory"],
+    ),
+    ("rootfsPropagation=nope is not supported", &["rootfsPropagation", "nope"]),
+    ("string NOPE is not a valid action for seccomp", &["seccomp.defaultAction", "NOPE"]),
+    ("wrong rlimit value: RLIMIT_NOPE", &["rlimits", "RLIMIT_NOPE"]),
+    ("invalid device type \"x\"", &["devices[0].type", "\"x\""]),
+    (
+        "sysctl \"vm.swappiness\" is not in a separate kernel namespace",
+        &["sysctl \"vm.swappiness\"", "namespace"],
+    ),
+    (
+        "sysctl \"kernel.hostname\" is not allowed as it conflicts with the OCI \"hostname\" field",
+        &["sysctl \"kernel.hostname\"", "hostname"],
+    ),
+    ("namespace {\"nope\" \"\"} does not exist", &["namespaces", "nope"]),
+    ("malformed spec file: duplicated ns {\"pid\" \"\"}", &["namespaces", "pid", "twice"]),
+    ("unable to set hostname without a private UTS namespace", &["hostname", "uts namespace"]),
+];
+
+/// Whether a text is the expected one: word by word of runc, and with its words of another runtime.
+fn says(text: &str, expected: &str) -> bool {
+    let text = without_own_name(text);
+    if text == expected || crate::under_test::runc().is_some() {
+        return text == expected;
+    }
+    let (command, rest) = match expected.split_once(" failed: ").filter(|_| expected.starts_with("RUNTIME")) {
+        Some((command, rest)) => (format!("{command} failed: "), rest),
+        None => (String::new(), expected),
+    };
+    let own = OWN_WORDS.iter().find(|(theirs, _)| *theirs == rest);
+    text.starts_with(&command) && own.is_some_and(|(_, words)| words.iter().all(|word| text.contains(word)))
+}
+
 /// With the runtime's own name at its beginning replaced, since it is not the same for each.
 fn without_own_name(text: &str) -> String {
     let name = program().file_name().unwrap().to_str().unwrap().to_owned();
@@ -183,7 +233,7 @@ fn assert_fails(bundle: &Bundle, what: &str, args: &[&str], code: i32, error: &s
     let logged = ran.errors();
     assert_eq!(ran.code, code, "{what}: {args:?}: {ran:?}");
     assert!(
-        logged.last().map(|text| without_own_name(text)).as_ref() == Some(&expected),
+        logged.last().is_some_and(|text| says(text, &expected)),
         "{what}: {args:?} must say\n{expected}\nand says {ran:?}"
     );
 
@@ -194,7 +244,7 @@ fn assert_fails(bundle: &Bundle, what: &str, args: &[&str], code: i32, error: &s
     let text = std::fs::read_to_string(&log).unwrap();
     let lines: Vec<Logged> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let last = lines.iter().rfind(|line| line.level == "error").expect(&text);
-    assert_eq!(without_own_name(&last.msg), expected, "{what}: {args:?} in the log");
+    assert!(says(&last.msg, &expected), "{what}: {args:?} in the log: {} and not {expected}", last.msg);
     // conmon and people read standard error also when there is a log.
     assert!(ran.err.contains(&last.msg), "{what}: {args:?}: only the log says why: {ran:?}");
     let time = serde_json::from_str::<serde_json::Value>(text.lines().last().unwrap()).unwrap();

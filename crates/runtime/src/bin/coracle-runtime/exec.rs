@@ -47,6 +47,12 @@ fn execute(global: &Global, given: &Given) -> Outcome {
         _ => {}
     }
     let mut process = process(&container, given)?;
+    let of_process = |text: String| text.strip_prefix("config.json: ").map(str::to_owned).unwrap_or(text);
+    let warnings = runtime::config::validate_process(&process)
+        .map_err(|error| Failed::new(of_process(error.to_string())))?;
+    for warning in warnings {
+        global.log.warning(&of_process(warning.to_string()));
+    }
     let detached = given.is_on("detach");
     let console = given.value("console-socket").filter(|path| !path.is_empty());
     if process.terminal && detached && console.is_none() {

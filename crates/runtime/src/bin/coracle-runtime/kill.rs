@@ -14,8 +14,8 @@ pub const FLAGS: &[Flag] = &[switch("all", Some("a"), "send it to every process 
 pub fn run(global: &Global, given: &Given) -> Outcome {
     let container = Container::open(&global.root, &given.operands[0])?;
     let name = given.operands.get(1).map_or("TERM", String::as_str);
-    // Signal 0 asks whether there is somebody to get one.
-    let signal = if name == "0" { Some(0) } else { kernel::signal::number(name) };
+    // A number is the kernel's to judge; 0 asks whether there is somebody to get one.
+    let signal = name.parse().ok().or_else(|| kernel::signal::number(name));
     let signal = signal.ok_or_else(|| Failed::new(format!("unknown signal {name:?}")))?;
     let process = container.process()?;
     if given.is_on("all") {

@@ -179,6 +179,40 @@ fn a_user_namespace_without_mappings_is_refused() {
     bundle.assert_nothing_left();
 }
 
+/// The mounts would be made in the host's.
+#[test]
+fn a_container_without_a_mount_namespace_is_refused() {
+    let mut bundle = bundle!();
+    if crate::under_test::runc().is_some() {
+        skip!("runc makes the container's mounts in the host's namespace");
+    }
+    let before = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    bundle.without_namespace("mount");
+    let error = bundle.refused();
+    assert!(error.contains("mount namespace"), "{error}");
+    bundle.remove("/linux");
+    let error = bundle.refused();
+    assert!(error.contains("mount namespace"), "{error}");
+    let ours = |table: &str| table.lines().filter(|line| line.contains(&bundle.id)).count();
+    let after = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert_eq!((ours(&before), ours(&after)), (0, 0));
+    bundle.assert_nothing_left();
+}
+
+/// The root of those in it becomes the container's.
+#[test]
+fn a_mount_namespace_of_a_path_is_joined() {
+    let mut bundle = bundle!();
+    let holder = Holder::new(&["--mount", "--propagation", "private"]);
+    bundle.namespace("mount", Some(&holder.path("mnt")));
+    bundle.bring(State::Running);
+    assert_eq!(of(bundle.pid(), "mnt"), of(holder.0.id(), "mnt"));
+    assert!(bundle.exec("cat /proc/1/comm; ls /").contains("sleep\n"));
+    bundle.ok(&["delete", "--force", "{id}"]);
+    drop(holder);
+    bundle.assert_nothing_left();
+}
+
 #[test]
 fn time_offsets_move_the_clocks() {
     let mut bundle = bundle!("linux.timeOffsets");
@@ -211,6 +245,7 @@ fn net_devices_are_moved_and_named() {
     let mut bundle = bundle!("linux.netDevices");
     let name = format!("ct{}", std::process::id() % 1_000_000);
     let renamed = format!("cu{}", std::process::id() % 1_000_000);
+    // Two ends of a cable, which more kernels have than devices of nothing.
     run_ok("ip", &["link", "add", &name, "type", "veth", "peer", "name", &renamed]);
     struct Links([String; 2]);
     impl Drop for Links {
@@ -226,7 +261,7 @@ fn net_devices_are_moved_and_named() {
     bundle.set(&format!("/linux/netDevices/{renamed}"), json!({"name": "eth7"}));
     let out = bundle.inside("ip addr");
     assert!(
-        out.contains(&format!(" {name}:")) && out.contains(" eth7:") && out.contains("10.99.7.1/24"),
+        out.contains(&format!(" {name}@")) && out.contains(" eth7@") && out.contains("10.99.7.1/24"),
         "{out}"
     );
     let mut bundle = Bundle::new();
