@@ -262,7 +262,7 @@ impl Child<'_> {
             return Ok(());
         }
         let devices = self.linux().map_or(&[][..], |linux| &linux.devices);
-        crate::device::make_all(root, devices, self.plan.has_user_namespace())
+        crate::device::make_all(root, devices, self.plan.makes_no_nodes())
     }
 
     fn enter_root(&mut self, root: &NewRoot) -> Result<()> {

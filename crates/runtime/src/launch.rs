@@ -65,7 +65,7 @@ pub fn launch(job: Job<'_>, born: impl FnOnce(u32) -> Result<()>) -> Result<Runn
     let plan = Plan::new(request, privileged)?;
     labels::check(request)?;
     because(Chapter::Limits, "the group that the container's processes are counted and limited in");
-    let limits = limits::of_request(request, privileged && !in_user_namespace()?)?;
+    let limits = limits::of_request(request, privileged && !plan.begins_in_user_namespace)?;
     let mut group = crate::group::make(request, hierarchy, &limits)?;
     let steps = Steps {
         in_unit: |pid| crate::group::make_unit(request, hierarchy, pid, &limits),
@@ -87,17 +87,6 @@ pub fn launch(job: Job<'_>, born: impl FnOnce(u32) -> Result<()>) -> Result<Runn
             Err(error)
         }
     }
-}
-
-/// Whether this process is in a user namespace below the machine's first, where even root may load no device program: user_namespaces(7).
-fn in_user_namespace() -> Result<bool> {
-    const EVERYBODY: [&str; 3] = ["0", "0", "4294967295"];
-    let map = match fs_err::read_to_string("/proc/self/uid_map") {
-        // A kernel without user namespaces.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        other => other?,
-    };
-    Ok(!map.split_ascii_whitespace().eq(EVERYBODY))
 }
 
 type Made = (process::Child, Option<OwnedFd>, Option<OwnedFd>);

@@ -30,6 +30,8 @@ pub struct Plan {
     pub joined: Vec<Joined>,
     /// Whether setgroups(2) is allowed in the container's user namespace.
     pub may_set_groups: bool,
+    /// Whether this process is in a user namespace, without any that the container gets.
+    pub begins_in_user_namespace: bool,
 }
 
 /// A namespace that exists already.
@@ -76,6 +78,7 @@ impl Plan {
             time_offsets: None,
             joined: Vec::new(),
             may_set_groups: true,
+            begins_in_user_namespace: is_in_user_namespace()?,
         };
         let Some(linux) = &request.spec.linux else { return Ok(plan) };
         for namespace in &linux.namespaces {
@@ -107,6 +110,7 @@ impl Plan {
             time_offsets: None,
             joined: Vec::new(),
             may_set_groups,
+            begins_in_user_namespace: is_in_user_namespace()?,
         })
     }
 
@@ -114,6 +118,11 @@ impl Plan {
     pub fn has_user_namespace(&self) -> bool {
         let joined = self.joined.iter().any(|joined| joined.kind == NamespaceKind::User);
         joined || self.new_flags.contains(CloneFlags::NEWUSER)
+    }
+
+    /// Whether the container's root may make no device nodes, so that those of the host are shown.
+    pub fn makes_no_nodes(&self) -> bool {
+        self.begins_in_user_namespace || self.has_user_namespace()
     }
 
     /// Whether an intermediate process is needed.
@@ -171,6 +180,17 @@ pub(crate) fn become_root() -> Result<()> {
     because(Chapter::Namespaces, "root of the user namespace may make and enter the others");
     kernel::identity::set_group(0).in_step("cannot become root of the user namespace")?;
     kernel::identity::set_user(0).in_step("cannot become root of the user namespace")
+}
+
+/// Whether this process is in a user namespace below the machine's first, where even root may load no device program: user_namespaces(7).
+fn is_in_user_namespace() -> Result<bool> {
+    const EVERYBODY: [&str; 3] = ["0", "0", "4294967295"];
+    let map = match fs_err::read_to_string("/proc/self/uid_map") {
+        // A kernel without user namespaces.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        other => other?,
+    };
+    Ok(!map.split_ascii_whitespace().eq(EVERYBODY))
 }
 
 /// Whether this process is root outside, so that the container's maps were made without giving setgroups up.
