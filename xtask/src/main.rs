@@ -8,6 +8,7 @@ mod bench;
 mod ci;
 mod error;
 mod fixtures;
+mod guards;
 mod leaks;
 mod outcome;
 mod process;
@@ -31,6 +32,7 @@ usage: cargo xtask COMMAND
   test [FILTER]            build everything, run all tests here and in the virtual machine, look for leaks
   vm-test [--user] [FILTER]  only the tests in the virtual machine (--user: only those as ordinary users)
   ci                       setup, formatting, lints, dependency checks, documentation, test
+  guards [FILTER]          require each security test to fail on a runtime without what guards it
   bench [--check] [NAME]   measure coracle beside its peers (--check: fail where a target is missed)
 ";
 
@@ -64,6 +66,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "test" => takes(&[], 1).and_then(|()| test::test(&workspace, name)),
         "vm-test" => takes(&["--user"], 1).and_then(|()| test::vm_only(&workspace, !flags.is_empty(), name)),
         "ci" => takes(&[], 0).and_then(|()| ci::ci(&workspace)),
+        "guards" => takes(&[], 1).and_then(|()| guards::guards(&workspace, name)),
         "bench" => takes(&["--check"], 1).and_then(|()| bench::bench(&workspace, !flags.is_empty(), name)),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
