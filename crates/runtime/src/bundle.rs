@@ -68,7 +68,7 @@ fn request_of(creation: Creation<'_>, directory: &Path) -> Result<Request> {
     let root = spec.root.as_ref().map(|root| oci.bundle.join(&root.path)).unwrap_or_default();
     rustix::fs::stat(&root)
         .map_err(|errno| kernel::Error::new("stat", root.display().to_string(), errno))
-        .in_step("invalid rootfs")?;
+        .in_step("config.json: root.path: invalid rootfs")?;
     let root = fs_err::canonicalize(&root)?;
     if !root.is_dir() {
         let reason = "the root file system must be a directory".to_owned();

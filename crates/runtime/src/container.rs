@@ -237,6 +237,9 @@ impl Container {
     /// # Errors
     /// [`Fault::Started`], [`Fault::Stopped`], [`Fault::Frozen`].
     pub fn start(&self) -> Result<()> {
+        let hooks = self.record.request.spec.hooks.as_ref();
+        let order_counts =
+            hooks.is_some_and(|hooks| !hooks.start_container.is_empty() && !hooks.poststart.is_empty());
         if self.status()? == Status::Paused {
             return Err(Fault::Frozen.into());
         }
@@ -248,6 +251,9 @@ impl Container {
         };
         let path = self.directory.join(FIFO);
         rustix::io::write(&gate, b"0").map_err(|errno| file_error("write", &path, errno))?;
+        if order_counts {
+            wait_until_unread(&gate, &path)?;
+        }
         match fs_err::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
@@ -262,6 +268,19 @@ pub fn make_gate(directory: &Path) -> Result<OwnedFd> {
         .map_err(|errno| file_error("mkfifo", &path, errno))?;
     rustix::fs::open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .map_err(|errno| file_error("open", &path, errno))
+}
+
+/// Waits until no process has a FIFO open for reading: the container's has become its program, or has ended.
+fn wait_until_unread(gate: &OwnedFd, path: &Path) -> Result<()> {
+    use rustix::event::{PollFd, PollFlags, poll};
+    loop {
+        // Of a pipe's writing end the kernel tells nothing but that its last reader has left: poll(2), POLLERR.
+        match poll(&mut [PollFd::new(gate, PollFlags::empty())], None) {
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(file_error("poll", path, errno)),
+        }
+    }
 }
 
 fn make_private(root: &Path) -> Result<()> {

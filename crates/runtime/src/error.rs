@@ -193,9 +193,6 @@ fn words(error: &Error) -> Option<String> {
             let reason = if reason == "is a directory" { "permission denied" } else { reason };
             format!("exec: {program:?}: {reason}")
         }
-        Error::Configuration { what: "mount", value, reason } => {
-            format!("error mounting {value}: not a directory ({reason})")
-        }
         Error::Step { step: WORKING_DIRECTORY_STEP, source } if source.errno() == Errno::NOTDIR => {
             format!("mkdir {}: not a directory", source.object())
         }
@@ -207,6 +204,7 @@ fn words(error: &Error) -> Option<String> {
                 Error::Step { source, .. } => {
                     format!("{} {}: {}", source.call(), source.object(), lower_case(source.errno()))
                 }
+                Error::Configuration { what: "mount", reason, .. } => format!("not a directory ({reason})"),
                 other => other.to_string(),
             };
             format!(

@@ -53,7 +53,15 @@ fn make_as_configured(
     if let Choice::At(place) = &choice {
         write(&request.state_directory, place, None)?;
     }
-    let group = Group::create_everywhere(hierarchy, choice, limits)?;
+    // Where there can be no group, there is none for the rules that hold where nobody gave any.
+    let resources = request.spec.linux.as_ref().and_then(|linux| linux.resources.as_ref());
+    let has_own_rules = resources.is_some_and(|resources| !resources.devices.is_empty());
+    let group = match choice {
+        Choice::Nowhere { .. } if !has_own_rules => {
+            Group::create_everywhere(hierarchy, choice, &Limits { devices: Vec::new(), ..limits.clone() })?
+        }
+        choice => Group::create_everywhere(hierarchy, choice, limits)?,
+    };
     if group.is_none() && oci.needs_group {
         return Err(Group::none_delegated(hierarchy).into());
     }

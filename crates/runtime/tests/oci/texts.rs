@@ -171,6 +171,11 @@ const OWN_WORDS: &[(&str, &[&str])] = &[
         "exec failed: parsing nobody as int for uid failed: strconv.Atoi: parsing \"nobody\": invalid syntax",
         &["exec failed: ", "nobody", "uid"],
     ),
+    (
+        "exec failed: parsing x as int for gid failed: strconv.Atoi: parsing \"x\": invalid syntax",
+        &["exec failed: ", "\"x\"", "gid"],
+    ),
+    ("strconv.ParseBool: parsing \"nope\": invalid syntax", &["--rootless", "nope"]),
     ("unexpected EOF", &["config.json", "EOF"]),
     ("process property must not be empty", &["config.json"]),
     ("json: cannot unmarshal array into Go value of type specs.Spec", &["config.json"]),

@@ -91,6 +91,9 @@ fn execute(global: &Global, given: &Given) -> Outcome {
 /// The process of `--process`, else the container's own with what the options say.
 fn process(container: &Container, given: &Given) -> Result<Process, Failed> {
     if let Some(path) = given.value("process") {
+        if !std::path::Path::new(path).exists() {
+            return Err(Failed::new(format!("open {path}: no such file or directory")));
+        }
         return Ok(runtime::config::read_process(path.as_ref())?);
     }
     let own = container.record.request.spec.process.clone().unwrap_or_default();
