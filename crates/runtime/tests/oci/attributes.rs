@@ -310,7 +310,8 @@ fn a_user_without_more_ids_has_no_additional_groups() {
         command.args([format!("--reuid={USER}"), format!("--regid={USER}"), "--clear-groups".to_owned()]);
         // A copy: the way to where it was built may be closed to others.
         let copy = bundle.path("runtime");
-        std::fs::copy(inner.get_program(), &copy).unwrap();
+        // By another program: what forks here meanwhile would hold it open for writing.
+        run_ok("cp", &[inner.get_program().to_str().unwrap(), &copy]);
         command.arg(copy).args(inner.get_args());
         bundle.finish(command.stdin_null())
     };

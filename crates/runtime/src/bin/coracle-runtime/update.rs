@@ -61,6 +61,9 @@ fn read(path: &str) -> Result<Resources, Failed> {
     let mut text = String::new();
     match path {
         "-" => drop(std::io::stdin().read_to_string(&mut text)?),
+        path if !std::path::Path::new(path).exists() => {
+            return Err(Failed::new(format!("open {path}: no such file or directory")));
+        }
         path => text = fs_err::read_to_string(path)?,
     }
     serde_json::from_str(&text).map_err(|error| Failed::new(format!("--resources {path}: {error}")))
