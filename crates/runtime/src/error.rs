@@ -133,6 +133,14 @@ pub enum Error {
         /// How it ended.
         reason: String,
     },
+    /// A directory and a file cannot be at the other's place.
+    #[error("mount {mounted:?}: a {} cannot be shown at the place of a {}", kinds(*is_directory).0, kinds(*is_directory).1)]
+    OtherKind {
+        /// What was to be mounted, and where.
+        mounted: String,
+        /// Whether that is a directory.
+        is_directory: bool,
+    },
     /// A mount of the configuration cannot be made.
     #[error("{cause}")]
     Mount {
@@ -204,7 +212,8 @@ fn words(error: &Error) -> Option<String> {
                 Error::Step { source, .. } => {
                     format!("{} {}: {}", source.call(), source.object(), lower_case(source.errno()))
                 }
-                Error::Configuration { what: "mount", reason, .. } => format!("not a directory ({reason})"),
+                Error::OtherKind { is_directory: true, .. } => format!("mount {mounted}: not a directory"),
+                Error::OtherKind { is_directory: false, .. } => format!("mount {mounted}: is a directory"),
                 other => other.to_string(),
             };
             format!(
@@ -231,6 +240,11 @@ fn words(error: &Error) -> Option<String> {
         }
         _ => return None,
     })
+}
+
+/// What is mounted, and what is there.
+fn kinds(is_directory: bool) -> (&'static str, &'static str) {
+    if is_directory { ("directory", "file") } else { ("file", "directory") }
 }
 
 /// The kernel's text for an error number as Go's programs have it.
@@ -269,7 +283,7 @@ fn advice(error: &Error) -> Option<String> {
             "give this user a range of ids: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 NAME"
                 .to_owned()
         }
-        Error::Configuration { what: "mount", .. } => {
+        Error::OtherKind { .. } => {
             "mount directories at directories, and files at files".to_owned()
         }
         Error::Mount { cause, .. } => return advice(cause),

@@ -386,13 +386,17 @@ impl NewRoot {
         // NOTDIR may also be an answer about the way to it, which making the place tells.
         let is_file =
             || matches!(there, Err(Errno::NOTDIR)) && self.open(&mount.destination, OFlags::PATH).is_ok();
+        let other_kind = |is_directory| Error::OtherKind {
+            mounted: format!("{} at {}", mount.source, mount.destination.display()),
+            is_directory,
+        };
         let target = match is_directory {
             true if is_file() => {
-                return Err(unlike(mount, "a directory cannot be shown at the place of a file"));
+                return Err(other_kind(true));
             }
             true => self.make_directory(&mount.destination)?,
             false if there.is_ok() => {
-                return Err(unlike(mount, "a file cannot be shown at the place of a directory"));
+                return Err(other_kind(false));
             }
             false => self.make_file(&mount.destination)?,
         };
