@@ -1,5 +1,6 @@
 //! A container's life: what each command makes and what it leaves.
 
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -384,4 +385,36 @@ fn global_flags() {
         let out = bundle.ok(&[flags, &["state", "{id}"]].concat());
         assert!(out.contains("\"status\": \"created\""), "{flags:?}: {out}");
     }
+}
+
+/// Callers remove the bundle's directory, in which they stand, and the log's before the container.
+#[test]
+fn commands_work_where_the_working_directory_and_the_log_are_gone() {
+    let mut bundle = bundle!();
+    bundle.bring(State::Running);
+    let (gone, log) = (bundle.directory().join("gone"), bundle.path("gone/log"));
+    let stand_in = |args: &[&str]| {
+        std::fs::create_dir(&gone).unwrap();
+        let script = "cd \"$0\" && rmdir \"$0\" && exec \"$@\"";
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]).arg(&gone).arg(crate::under_test::program());
+        command.arg("--root").arg(bundle.state_root()).args(args).stdin(Stdio::null());
+        let ran = bundle.finish(command);
+        assert_eq!(ran.code, 0, "{args:?}: {ran:?}");
+        ran.out
+    };
+    let id = bundle.id.as_str();
+    assert!(stand_in(&["state", id]).contains("running"));
+    assert!(stand_in(&["list"]).contains(id));
+    assert!(stand_in(&["ps", id]).contains("sleep"));
+    stand_in(&["kill", id, "KILL"]);
+    bundle.wait_for("stopped");
+    if crate::under_test::runc().is_some() {
+        stand_in(&["delete", id]);
+    } else {
+        stand_in(&["--log", &log, "delete", id]);
+        let ran = bundle.run(&["--log", &log, "state", "{id}"]);
+        assert!(ran.code == 1 && ran.err.contains("container does not exist"), "{ran:?}");
+    }
+    bundle.assert_nothing_left();
 }

@@ -42,7 +42,7 @@ pub fn run(global: &Global, given: &Given) -> Outcome {
 ///
 /// With `gated` its program waits for `start`.
 pub fn make(global: &Global, given: &Given, gated: bool) -> Result<(Container, Running), Failed> {
-    let bundle = std::path::absolute(given.value("bundle").unwrap_or("."))?;
+    let bundle = crate::absolute("--bundle", given.value("bundle").unwrap_or(".").into())?;
     if !bundle.is_dir() {
         let reason = if bundle.exists() { "not a directory" } else { "no such file or directory" };
         return Err(Failed::new(format!("chdir {}: {reason}", bundle.display())));

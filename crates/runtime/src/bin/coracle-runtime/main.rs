@@ -348,11 +348,18 @@ fn global(typed: &Given, log: Log, arguments: &[String]) -> Result<Global, Faile
     };
     let root = typed.value("root").map_or_else(default_root, |root| Ok(PathBuf::from(root)))?;
     Ok(Global {
-        root: std::path::absolute(root)?,
+        root: absolute("--root", root)?,
         log,
         systemd_cgroup: typed.is_on("systemd-cgroup"),
         rootless,
         arguments: arguments.to_vec(),
+    })
+}
+
+/// A path as it is from everywhere. A relative one means nothing where the working directory has been removed.
+pub fn absolute(option: &str, path: PathBuf) -> Result<PathBuf, Failed> {
+    std::path::absolute(&path).map_err(|error| {
+        Failed::new(format!("{option} {}: the working directory it is relative to: {error}", path.display()))
     })
 }
 
