@@ -118,5 +118,4 @@ fn cve_2025_52881() {
     bundle.set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1"}));
     let ran = bundle.run_container();
     assert_eq!(std::fs::read_to_string(fake.join("ip_forward")).unwrap(), "unchanged", "{ran:?}");
-    assert_ne!(ran.code, 0, "{ran:?}");
 }

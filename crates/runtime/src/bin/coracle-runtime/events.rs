@@ -58,9 +58,11 @@ fn milliseconds(text: &str) -> Result<u32, Failed> {
         _ => None,
     };
     let all = number.zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
-    all.filter(|all| *all > 0).ok_or_else(|| {
-        Failed::new(format!("duration interval must be greater than 0: {text:?} (write 500ms, 5s or 1m)"))
-    })
+    match all {
+        None => Err(Failed::new(format!("invalid value {text:?} for flag -interval: parse error"))),
+        Some(0) => Err(Failed::new("duration interval must be greater than 0")),
+        Some(all) => Ok(all),
+    }
 }
 
 fn data(detailed: &Detailed) -> Value {

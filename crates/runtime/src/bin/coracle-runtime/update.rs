@@ -112,5 +112,5 @@ fn bytes(given: &Given, name: &str) -> Result<Option<i64>, Failed> {
     number
         .and_then(|number| number.checked_mul(1 << shift))
         .map(Some)
-        .ok_or_else(|| Failed::new(format!("invalid value for {name}: {text:?} is no number of bytes")))
+        .ok_or_else(|| Failed::new(format!("invalid value for {name}: invalid size: '{text}'")))
 }
