@@ -7,9 +7,9 @@ use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Component, Path};
 
-use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
 
 use crate::record::{Arg, act};
@@ -115,6 +115,55 @@ fn walk_inside(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> rustix::io::
     }
     let here = way.last().map_or(root, |directory| directory.as_fd());
     rustix::fs::openat(here, ".", flags | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// `openat2(directory, path, …)` with `RESOLVE_BENEATH`, `RESOLVE_NO_XDEV` and `RESOLVE_NO_SYMLINKS`, close-on-exec: what is opened is in the
+/// directory's own mount, and no link leads to it. See openat2(2).
+///
+/// Where a filter around this process refuses the call, names are opened one by one and each is looked at: statx(2) tells its mount.
+pub fn open_in_mount(directory: BorrowedFd<'_>, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH
+        | ResolveFlags::NO_XDEV
+        | ResolveFlags::NO_SYMLINKS
+        | ResolveFlags::NO_MAGICLINKS;
+    match rustix::fs::openat2(directory, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+        Err(Errno::NOSYS | Errno::PERM) => walk_in_mount(directory, path, flags),
+        opened => opened,
+    }
+}
+
+fn walk_in_mount(directory: BorrowedFd<'_>, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let mount = mount_of(directory)?;
+    let step = |parent: BorrowedFd<'_>, name: &std::ffi::OsStr, flags: OFlags| {
+        let opened =
+            rustix::fs::openat(parent, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        match FileType::from_raw_mode(rustix::fs::fstat(&opened)?.st_mode) {
+            FileType::Symlink => Err(Errno::LOOP),
+            _ if mount_of(opened.as_fd())? != mount => Err(Errno::XDEV),
+            _ => Ok(opened),
+        }
+    };
+    let mut way: Option<OwnedFd> = None;
+    let mut names = path.components().peekable();
+    while let Some(name) = names.next() {
+        let Component::Normal(name) = name else { return Err(Errno::XDEV) };
+        let parent = way.as_ref().map_or(directory, |parent| parent.as_fd());
+        let seen = step(parent, name, OFlags::PATH)?;
+        if names.peek().is_none() {
+            return step(parent, name, flags);
+        }
+        way = Some(seen);
+    }
+    Err(Errno::NOENT)
+}
+
+/// The number of the mount that an open file is reached by.
+fn mount_of(file: BorrowedFd<'_>) -> rustix::io::Result<u64> {
+    let status = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+    match StatxFlags::from_bits_retain(status.stx_mask).contains(StatxFlags::MNT_ID) {
+        true => Ok(status.stx_mnt_id),
+        false => Err(Errno::NOSYS),
+    }
 }
 
 /// `faccessat2(AT_FDCWD, path, access, AT_EACCESS)`: whether this process may, with the rights it has now. See access(2).
@@ -233,6 +282,28 @@ mod tests {
         }
         for name in ["outside", "root/a/b", "root/a", "root", ""] {
             rustix::fs::rmdir(at(name)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_walk_in_a_mount_ends_where_the_kernels_own_does() {
+        for top in ["/proc", "/"] {
+            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            let top = rustix::fs::open(top, flags, Mode::empty()).unwrap();
+            for path in [
+                "sys/kernel/hostname",
+                "self/comm",
+                "proc/version",
+                "..",
+                "nowhere/x",
+                "version",
+                "version/x",
+                "etc/passwd",
+            ] {
+                let opened = open_in_mount(top.as_fd(), Path::new(path), OFlags::RDONLY).map(drop);
+                let walked = walk_in_mount(top.as_fd(), Path::new(path), OFlags::RDONLY).map(drop);
+                assert_eq!(walked, opened, "{path}");
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use kernel::mount::{MountAttributes, Setting, fsconfig, fsmount, fsopen};
 use kernel::record::{Chapter, because};
-use rustix::fs::{Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags};
+use rustix::fs::{Mode, OFlags, PROC_SUPER_MAGIC};
 use rustix::io::Errno;
 
 use crate::error::{Error, InStep as _, Result};
@@ -67,12 +67,7 @@ impl PrivateProc {
     /// Writes to one of its files, by its path without `/proc`. Nothing that is mounted over a part of it and no link is followed.
     pub(crate) fn write(&self, path: &Path, value: &str) -> kernel::Result<()> {
         let shown = Path::new(MOUNTED).join(path);
-        let resolve = ResolveFlags::BENEATH
-            | ResolveFlags::NO_XDEV
-            | ResolveFlags::NO_SYMLINKS
-            | ResolveFlags::NO_MAGICLINKS;
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = rustix::fs::openat2(&self.directory, path, flags, Mode::empty(), resolve)
+        let file = kernel::fs::open_in_mount(self.directory.as_fd(), path, OFlags::WRONLY)
             .map_err(|errno| kernel::Error::new("open", shown.display().to_string(), errno))?;
         kernel::file::write_open_control(file.as_fd(), &shown, value)
     }

@@ -51,6 +51,7 @@ fn bundle() -> Bundle {
     bundle.mount(json!({"destination": "/t", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid"]}));
     bundle.set("/linux/maskedPaths", json!(["/proc/version"]));
     bundle.set("/linux/readonlyPaths", json!(["/proc/sys"]));
+    bundle.set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1"}));
     bundle.set("/process/noNewPrivileges", true);
     let syscalls = json!([{"names": ["swapon"], "action": "SCMP_ACT_ERRNO"}]);
     bundle.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": syscalls}));
