@@ -175,6 +175,7 @@ const OWN_WORDS: &[(&str, &[&str])] = &[
         "exec failed: parsing x as int for gid failed: strconv.Atoi: parsing \"x\": invalid syntax",
         &["exec failed: ", "\"x\"", "gid"],
     ),
+    ("expected cgroupsPath to be of format", &["slice:prefix:name"]),
     ("strconv.ParseBool: parsing \"nope\": invalid syntax", &["--rootless", "nope"]),
     ("unexpected EOF", &["config.json", "EOF"]),
     ("process property must not be empty", &["config.json"]),
@@ -215,7 +216,7 @@ fn says(text: &str, expected: &str) -> bool {
         Some((command, rest)) => (format!("{command} failed: "), rest),
         None => (String::new(), expected),
     };
-    let own = OWN_WORDS.iter().find(|(theirs, _)| *theirs == rest);
+    let own = OWN_WORDS.iter().find(|(theirs, _)| rest.starts_with(theirs));
     text.starts_with(&command) && own.is_some_and(|(_, words)| words.iter().all(|word| text.contains(word)))
 }
 

@@ -12,6 +12,17 @@ pub struct Log {
 }
 
 impl Log {
+    /// Whether the file can be written; the text of the error says why not.
+    pub fn try_open(&self) -> Result<(), String> {
+        use rustix::fs::{Mode, OFlags};
+        let Some(path) = &self.file else { return Ok(()) };
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC;
+        rustix::fs::open(path, flags, Mode::from_raw_mode(0o644)).map(drop).map_err(|errno| {
+            let reason = std::io::Error::from(errno).to_string().to_lowercase();
+            format!("open {path}: {}", reason.split(" (os error").next().unwrap_or_default())
+        })
+    }
+
     /// Reports an error; the last thing a command does.
     pub fn error(&self, message: &str) {
         self.line("error", message);

@@ -287,7 +287,10 @@ fn command_line(arguments: Vec<String>) -> ExitCode {
         print!("{}", overview());
         return ExitCode::SUCCESS;
     }
-    let log = match log_of(&typed) {
+    // Of those that look after a container that is there, none shall fail because its log's directory is gone.
+    let makes = matches!(name, "create" | "run");
+    let log = match log_of(&typed).and_then(|log| if makes { log.try_open().map(|()| log) } else { Ok(log) })
+    {
         Ok(log) => log,
         Err(message) => {
             Log::default().error(&message);
@@ -298,7 +301,11 @@ fn command_line(arguments: Vec<String>) -> ExitCode {
         log.error(&format!("No help topic for '{name}'"));
         return ExitCode::from(3);
     };
-    let outcome = global(&typed, log.clone(), &arguments).and_then(|global| execute(command, &global, rest));
+    let global = global(&typed, log.clone(), &arguments).map_err(|failed| match makes {
+        true => failed.before(&format!("coracle-runtime {name} failed: ")),
+        false => failed,
+    });
+    let outcome = global.and_then(|global| execute(command, &global, rest));
     match outcome {
         Ok(code) => code,
         Err(failed) => {
@@ -332,7 +339,7 @@ fn log_of(typed: &Given) -> Result<Log, String> {
     let json = match typed.value("log-format") {
         None | Some("text") => false,
         Some("json") => true,
-        Some(other) => return Err(format!("invalid log-format: {other:?} (use text or json)")),
+        Some(other) => return Err(format!("invalid log-format: {other}")),
     };
     Ok(Log { file: typed.value("log").filter(|file| !file.is_empty()).map(str::to_owned), json })
 }
