@@ -1,6 +1,6 @@
 //! What this runtime understands, as callers ask for it: runtime-spec, `features.md` and `features-linux.md`.
 //!
-//! Every list comes from the table that the code itself reads by, and what is not carried out yet ([`DONE`]) is refused
+//! Every list comes from the table that the code itself reads by, and what is not carried out yet (`DONE`) is refused
 //! by [`crate::config::validate`]: so nothing is promised that is not kept.
 
 use std::collections::BTreeMap;
