@@ -209,6 +209,21 @@ fn run_loads_the_filter_that_is_compared_with_runcs() {
     coracle.assert_nothing_left();
 }
 
+/// Its standard input is the machine's /dev/null where none is passed on: giving it to the container's user would be felt by everybody.
+#[test]
+fn the_machines_null_device_keeps_its_owner() {
+    use std::os::unix::fs::MetadataExt as _;
+    let owner = || std::fs::metadata("/dev/null").map(|null| (null.uid(), null.gid())).unwrap();
+    let coracle = Coracle::with_busybox();
+    let before = owner();
+    coracle.ok(&["run", "--rm", "-u", "7", "busybox", "true"]);
+    if is_root() {
+        coracle.ok(&["run", "--rm", "--userns", "private", "busybox", "true"]);
+    }
+    assert_eq!(owner(), before);
+    coracle.assert_nothing_left();
+}
+
 /// Such a number means "leave it as it is" to setresuid(2): whoever ran as it would stay root.
 #[test]
 fn a_number_that_is_nobodys_is_not_roots() {
