@@ -177,6 +177,14 @@ impl Group {
         Ok(group)
     }
 
+    /// Whether a group could be made at a place for a new container: one that is there must have no processes.
+    ///
+    /// # Errors
+    /// [`Error::NotEmpty`], [`Error::FoundFrozen`].
+    pub fn check_unused(hierarchy: &Hierarchy, place: &Place) -> Result<()> {
+        Self::unmade(hierarchy, place.clone()).refuse_used()
+    }
+
     fn unmade(hierarchy: &Hierarchy, place: Place) -> Self {
         let hierarchy = hierarchy.clone();
         let (v1, made) = (Vec::new(), Vec::new());

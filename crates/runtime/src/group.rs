@@ -51,6 +51,8 @@ fn make_as_configured(
     }
     let choice = Place::of_path(hierarchy, path_of(request), &request.id)?;
     if let Choice::At(place) = &choice {
+        // What is written down is ours to remove, so it must be nobody else's.
+        Group::check_unused(hierarchy, place)?;
         write(&request.state_directory, place, None)?;
     }
     // Where there can be no group, there is none for the rules that hold where nobody gave any.

@@ -216,8 +216,9 @@ fn the_machines_null_device_keeps_its_owner() {
     let owner = || std::fs::metadata("/dev/null").map(|null| (null.uid(), null.gid())).unwrap();
     let coracle = Coracle::with_busybox();
     let before = owner();
-    coracle.ok(&["run", "--rm", "-u", "7", "busybox", "true"]);
+    coracle.ok(&["run", "--rm", "busybox", "true"]);
     if is_root() {
+        coracle.ok(&["run", "--rm", "-u", "7", "busybox", "true"]);
         coracle.ok(&["run", "--rm", "--userns", "private", "busybox", "true"]);
     }
     assert_eq!(owner(), before);
