@@ -147,13 +147,6 @@ fn range(path: &str, value: i64, least: i64, most: i64) -> Result<()> {
     }
 }
 
-fn supported(is: bool, path: &str, value: &impl ToString) -> Result<()> {
-    match is {
-        true => Ok(()),
-        false => Err(Error::Unsupported { path: path.to_owned(), value: value.to_string() }),
-    }
-}
-
 /// A value's name in JSON.
 pub(crate) fn json_name(value: &impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| Some(value.as_str()?.to_owned())).unwrap_or_default()

@@ -1,7 +1,6 @@
 //! What this runtime understands, as callers ask for it: runtime-spec, `features.md` and `features-linux.md`.
 //!
-//! Every list comes from the table that the code itself reads by, and what is not carried out yet (`DONE`) is refused
-//! by [`crate::config::validate`]: so nothing is promised that is not kept.
+//! Every list comes from the table that the code itself reads by, so nothing is promised that is not kept.
 
 use std::collections::BTreeMap;
 
@@ -15,42 +14,6 @@ use crate::spec::{Hooks, MemoryPolicyFlag, MemoryPolicyMode, NamespaceKind};
 pub const VERSION: &str = "1.3.0";
 const VERSION_LEAST: &str = "1.0.0";
 pub(crate) const VERSION_MAJOR: &str = "1";
-
-/// Parts of the specification that are carried out.
-pub(crate) struct Done {
-    pub apparmor: bool,
-    pub copy_up: bool,
-    pub cpu_affinity: bool,
-    pub hooks: bool,
-    pub id_mapped_mounts: bool,
-    pub intel_rdt: bool,
-    pub io_priority: bool,
-    pub memory_policy: bool,
-    pub net_devices: bool,
-    pub personality: bool,
-    pub remount: bool,
-    pub scheduler: bool,
-    pub selinux: bool,
-    pub systemd: bool,
-}
-
-/// What is false here is refused in a configuration and left out of [`features`].
-pub(crate) const DONE: Done = Done {
-    apparmor: true,
-    copy_up: true,
-    cpu_affinity: true,
-    hooks: true,
-    id_mapped_mounts: true,
-    intel_rdt: true,
-    io_priority: true,
-    memory_policy: true,
-    net_devices: true,
-    personality: true,
-    remount: true,
-    scheduler: true,
-    selinux: true,
-    systemd: true,
-};
 
 /// The features document.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -94,9 +57,8 @@ pub struct LinuxFeatures {
     pub mount_extensions: MountExtensions,
     /// Network devices that move into a container.
     pub net_devices: Enabled,
-    /// Memory policies; none if there are none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory_policy: Option<MemoryPolicyFeatures>,
+    /// Memory policies.
+    pub memory_policy: MemoryPolicyFeatures,
 }
 
 /// Control groups.
@@ -169,45 +131,24 @@ pub struct MemoryPolicyFeatures {
 
 /// What this runtime understands. It is the same on every machine, as the specification asks.
 pub fn features() -> Features {
-    let hooks = if DONE.hooks { Hooks::NAMES.to_vec() } else { Vec::new() };
     let annotations = [("coracle.version", env!("CARGO_PKG_VERSION").to_owned())].into_iter().collect();
     Features {
         oci_version_min: VERSION_LEAST,
         oci_version_max: VERSION,
-        hooks,
-        mount_options: mount_options(),
+        hooks: Hooks::NAMES.to_vec(),
+        mount_options: crate::mount_options::names(),
         linux: linux(),
         annotations,
         potentially_unsafe_config_annotations: Vec::new(),
     }
 }
 
-fn mount_options() -> Vec<String> {
-    let is_done = |name: &str| match name {
-        "tmpcopyup" => DONE.copy_up,
-        "remount" => DONE.remount,
-        "idmap" | "ridmap" => DONE.id_mapped_mounts,
-        _ => true,
-    };
-    crate::mount_options::names().into_iter().filter(|name| is_done(name)).collect()
-}
-
 fn linux() -> LinuxFeatures {
-    let done = |enabled| Enabled { enabled };
-    let memory_policy = || MemoryPolicyFeatures {
-        modes: names(&MemoryPolicyMode::ALL),
-        flags: names(&MemoryPolicyFlag::ALL),
-    };
+    let enabled = || Enabled { enabled: true };
     LinuxFeatures {
         namespaces: names(&NamespaceKind::ALL),
         capabilities: CAPABILITIES.to_vec(),
-        cgroup: CgroupFeatures {
-            v1: true,
-            v2: true,
-            systemd: DONE.systemd,
-            systemd_user: DONE.systemd,
-            rdma: true,
-        },
+        cgroup: CgroupFeatures { v1: true, v2: true, systemd: true, systemd_user: true, rdma: true },
         seccomp: SeccompFeatures {
             enabled: true,
             actions: names(&Action::ALL),
@@ -216,16 +157,15 @@ fn linux() -> LinuxFeatures {
             known_flags: names(&Flag::ALL),
             supported_flags: names(&Flag::ALL),
         },
-        apparmor: done(DONE.apparmor),
-        selinux: done(DONE.selinux),
-        intel_rdt: IntelRdtFeatures {
-            enabled: DONE.intel_rdt,
-            schemata: DONE.intel_rdt,
-            monitoring: DONE.intel_rdt,
+        apparmor: enabled(),
+        selinux: enabled(),
+        intel_rdt: IntelRdtFeatures { enabled: true, schemata: true, monitoring: true },
+        mount_extensions: MountExtensions { idmap: enabled() },
+        net_devices: enabled(),
+        memory_policy: MemoryPolicyFeatures {
+            modes: names(&MemoryPolicyMode::ALL),
+            flags: names(&MemoryPolicyFlag::ALL),
         },
-        mount_extensions: MountExtensions { idmap: done(DONE.id_mapped_mounts) },
-        net_devices: done(DONE.net_devices),
-        memory_policy: DONE.memory_policy.then(memory_policy),
     }
 }
 
@@ -276,9 +216,9 @@ mod tests {
         let document = serde_json::to_value(features()).unwrap();
         assert_eq!(document["ociVersionMin"], "1.0.0");
         assert_eq!(document["ociVersionMax"], "1.3.0");
-        assert_eq!(document["linux"]["cgroup"]["systemdUser"], DONE.systemd);
+        assert_eq!(document["linux"]["cgroup"]["systemdUser"], true);
         assert_eq!(document["linux"]["seccomp"]["knownFlags"][0], "SECCOMP_FILTER_FLAG_LOG");
-        assert_eq!(document["linux"]["mountExtensions"]["idmap"]["enabled"], DONE.id_mapped_mounts);
+        assert_eq!(document["linux"]["mountExtensions"]["idmap"]["enabled"], true);
         assert!(document["potentiallyUnsafeConfigAnnotations"].is_array());
     }
 

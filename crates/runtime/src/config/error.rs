@@ -137,14 +137,6 @@ pub enum Error {
         /// Why.
         errno: rustix::io::Errno,
     },
-    /// A part of the specification that this runtime does not carry out.
-    #[error("config.json: {path} {value:?}: this version does not support it")]
-    Unsupported {
-        /// The place.
-        path: String,
-        /// The value.
-        value: String,
-    },
 }
 
 fn name_of(kind: NamespaceKind) -> String {

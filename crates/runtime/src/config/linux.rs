@@ -2,8 +2,7 @@
 
 use super::error::{Error, Result, Warning};
 use super::mounts::mappings;
-use super::{absolute, json_name, needs, range, ranges, supported};
-use crate::features::DONE;
+use super::{absolute, json_name, needs, range, ranges};
 use crate::spec::{
     Device, IntelRdt, Linux, MemoryPolicy, MemoryPolicyFlag, MemoryPolicyMode, NamespaceKind, Personality,
     Resources,
@@ -20,9 +19,6 @@ pub(super) fn validate(linux: &Linux, warnings: &mut Vec<Warning>) -> Result<()>
     linux.personality.as_ref().map_or(Ok(()), personality)?;
     linux.intel_rdt.as_ref().map_or(Ok(()), intel_rdt)?;
     linux.resources.as_ref().map_or(Ok(()), |asked| resources(asked, warnings))?;
-    if let Some(label) = &linux.mount_label {
-        supported(DONE.selinux, "linux.mountLabel", label)?;
-    }
     propagation(linux.rootfs_propagation.as_deref())
 }
 
@@ -116,7 +112,6 @@ fn net_devices(linux: &Linux) -> Result<()> {
     let mut inside = std::collections::BTreeSet::new();
     for (name, device) in &linux.net_devices {
         let path = || "linux.netDevices".to_owned();
-        supported(DONE.net_devices, &path(), name)?;
         needs(linux, NamespaceKind::Network, &path(), name)?;
         let new = device.name.as_ref().unwrap_or(name);
         for name in [name, new] {
@@ -135,7 +130,6 @@ fn net_devices(linux: &Linux) -> Result<()> {
 /// What set_mempolicy(2) demands of the nodes and flags of each mode.
 fn memory_policy(policy: &MemoryPolicy) -> Result<()> {
     let path = |name: &str| format!("linux.memoryPolicy.{name}");
-    supported(DONE.memory_policy, &path("mode"), &json_name(&policy.mode))?;
     let nodes = policy.nodes.as_deref();
     if let Some(value) = nodes.filter(|nodes| !ranges::is_list(nodes)) {
         let reason = "not a list of memory nodes, as in 0-3,7";
@@ -175,7 +169,6 @@ fn memory_policy(policy: &MemoryPolicy) -> Result<()> {
 
 fn personality(personality: &Personality) -> Result<()> {
     let path = "linux.personality";
-    supported(DONE.personality, &format!("{path}.domain"), &json_name(&personality.domain))?;
     match personality.flags.first() {
         Some(flag) => {
             let reason = "the specification has no such flags";
@@ -188,7 +181,6 @@ fn personality(personality: &Personality) -> Result<()> {
 fn intel_rdt(rdt: &IntelRdt) -> Result<()> {
     let path = "linux.intelRdt.closID";
     let id = rdt.clos_id.as_deref().unwrap_or_default();
-    supported(DONE.intel_rdt, path, &id)?;
     if id == "." || id == ".." || id.contains('/') {
         let reason = "it is the name of a directory";
         return Err(Error::Malformed { path: path.to_owned(), value: id.to_owned(), reason });

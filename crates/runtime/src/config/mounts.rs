@@ -1,8 +1,7 @@
 //! Rules of `mounts`: config.md, "Mounts".
 
+use super::absolute;
 use super::error::{Error, Result, Warning};
-use super::{absolute, supported};
-use crate::features::DONE;
 use crate::mount_options::{self, Options};
 use crate::spec::{IdMapping, Linux, Mount, NamespaceKind};
 
@@ -24,9 +23,7 @@ pub(super) fn validate(mounts: &[Mount], linux: &Linux, warnings: &mut Vec<Warni
             return Err(Error::Missing { path: path("source"), reason: "it is what a bind mount shows" });
         }
         let options = mount_options::parse(&mount.options);
-        supported(DONE.remount || !options.remount, &path("options"), &"remount")?;
         if options.copy_up {
-            supported(DONE.copy_up, &path("options"), &"tmpcopyup")?;
             if mount.kind != "tmpfs" {
                 let reason = "only a tmpfs can begin with a copy of what it hides";
                 return Err(Error::Conflict { path: path("options"), value: "tmpcopyup".to_owned(), reason });
@@ -44,7 +41,6 @@ fn id_mapped(mount: &Mount, options: &Options, linux: &Linux, path: &dyn Fn(&str
         return Ok(());
     }
     let value = || mount.destination.display().to_string();
-    supported(DONE.id_mapped_mounts, &path("uidMappings"), &value())?;
     if !mount.is_bind() {
         let reason = "only bind mounts can show their files with other owners";
         return Err(Error::Conflict { path: path("uidMappings"), value: value(), reason });

@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::error::{Error, Result, Warning};
-use super::{absolute, json_name, range, ranges, supported};
+use super::{absolute, json_name, range, ranges};
 use crate::capability;
-use crate::features::DONE;
 use crate::spec::{Process, Rlimit, Scheduler, SchedulerPolicy};
 
 pub(super) fn validate(process: &Process, at: &str, warnings: &mut Vec<Warning>) -> Result<()> {
@@ -20,7 +19,6 @@ pub(super) fn validate(process: &Process, at: &str, warnings: &mut Vec<Warning>)
     rlimits(&process.rlimits, at)?;
     scheduler(process.scheduler.as_ref(), at)?;
     if let Some(priority) = process.io_priority {
-        supported(DONE.io_priority, &format!("{at}.ioPriority"), &json_name(&priority.class))?;
         range(&format!("{at}.ioPriority.priority"), priority.priority.into(), 0, 7)?;
     }
     if let Some(affinity) = &process.exec_cpu_affinity {
@@ -29,18 +27,11 @@ pub(super) fn validate(process: &Process, at: &str, warnings: &mut Vec<Warning>)
             if list.is_empty() {
                 continue;
             }
-            supported(DONE.cpu_affinity, &path, list)?;
             if !ranges::is_list(list) {
                 let reason = "not a list of processors, as in 0-3,7";
                 return Err(Error::Malformed { path, value: list.clone(), reason });
             }
         }
-    }
-    for (is, name, label) in [
-        (DONE.apparmor, "apparmorProfile", &process.apparmor_profile),
-        (DONE.selinux, "selinuxLabel", &process.selinux_label),
-    ] {
-        label.as_ref().map_or(Ok(()), |label| supported(is, &format!("{at}.{name}"), label))?;
     }
     Ok(())
 }
@@ -82,7 +73,6 @@ fn scheduler(scheduler: Option<&Scheduler>, at: &str) -> Result<()> {
     let Some(scheduler) = scheduler else { return Ok(()) };
     let policy = scheduler.policy;
     let path = |name: &str| format!("{at}.scheduler.{name}");
-    supported(DONE.scheduler, &path("policy"), &json_name(&policy))?;
     range(&path("nice"), scheduler.nice.into(), -20, 19)?;
     match policy {
         SchedulerPolicy::Fifo | SchedulerPolicy::RoundRobin => {
