@@ -5,6 +5,7 @@
 //! that needs it.
 
 mod error;
+mod fuzz;
 mod linux;
 mod mounts;
 mod process;
@@ -18,6 +19,7 @@ use crate::features::{DONE, VERSION_MAJOR};
 use crate::spec::{Hooks, Linux, NamespaceKind, Process, Spec};
 
 pub use error::{Error, Result, Warning};
+pub use fuzz::fuzz_config;
 pub(crate) use sysctl::sysctl_file;
 
 /// Reads `config.json` of the bundle in this directory. It is not checked yet: [`validate`].
@@ -29,7 +31,12 @@ pub fn read(bundle: &Path) -> crate::Result<Spec> {
         }
         other => other?,
     };
-    Ok(parse("config.json", &text)?)
+    from_bytes(&text)
+}
+
+/// Reads the text of a `config.json`. It is not checked yet: [`validate`].
+pub fn from_bytes(text: &[u8]) -> crate::Result<Spec> {
+    Ok(parse("config.json", text)?)
 }
 
 /// Reads a process, as `exec --process` has it. It is not checked yet: [`validate_process`].
@@ -152,5 +159,7 @@ pub(crate) fn json_name(value: &impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| Some(value.as_str()?.to_owned())).unwrap_or_default()
 }
 
+#[cfg(test)]
+mod mutations;
 #[cfg(test)]
 mod tests;

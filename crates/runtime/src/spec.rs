@@ -112,4 +112,4 @@ impl Linux {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
