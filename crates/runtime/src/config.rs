@@ -15,7 +15,7 @@ mod sysctl;
 
 use std::path::Path;
 
-use crate::features::{DONE, VERSION_MAJOR};
+use crate::features::VERSION_MAJOR;
 use crate::spec::{Hooks, Linux, NamespaceKind, Process, Spec};
 
 pub use error::{Error, Result, Warning};
@@ -122,7 +122,6 @@ fn hooks(hooks: Option<&Hooks>) -> Result<()> {
     for (name, list) in hooks.iter().flat_map(|hooks| hooks.all()) {
         for (place, hook) in list.iter().enumerate() {
             let path = format!("hooks.{name}[{place}]");
-            supported(DONE.hooks, &path, &hook.path.display())?;
             absolute(&format!("{path}.path"), &hook.path)?;
             if let Some(timeout) = hook.timeout {
                 range(&format!("{path}.timeout"), timeout, 1, i64::MAX)?;

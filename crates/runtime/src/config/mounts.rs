@@ -23,11 +23,9 @@ pub(super) fn validate(mounts: &[Mount], linux: &Linux, warnings: &mut Vec<Warni
             return Err(Error::Missing { path: path("source"), reason: "it is what a bind mount shows" });
         }
         let options = mount_options::parse(&mount.options);
-        if options.copy_up {
-            if mount.kind != "tmpfs" {
-                let reason = "only a tmpfs can begin with a copy of what it hides";
-                return Err(Error::Conflict { path: path("options"), value: "tmpcopyup".to_owned(), reason });
-            }
+        if options.copy_up && mount.kind != "tmpfs" {
+            let reason = "only a tmpfs can begin with a copy of what it hides";
+            return Err(Error::Conflict { path: path("options"), value: "tmpcopyup".to_owned(), reason });
         }
         id_mapped(mount, &options, linux, &path)?;
     }

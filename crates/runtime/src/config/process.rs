@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::error::{Error, Result, Warning};
-use super::{absolute, json_name, range, ranges};
+use super::{absolute, range, ranges};
 use crate::capability;
 use crate::spec::{Process, Rlimit, Scheduler, SchedulerPolicy};
 
