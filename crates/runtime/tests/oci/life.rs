@@ -334,6 +334,34 @@ fn events_show_the_groups_numbers() {
 }
 
 #[test]
+fn debug_logs_what_is_done() {
+    let mut bundle = bundle!();
+    bundle.script("exit 0");
+    let log = bundle.path("log.json");
+    let ran = bundle.run(&[
+        "--debug",
+        "--log",
+        &log,
+        "--log-format",
+        "json",
+        "run",
+        "--bundle",
+        "{bundle}",
+        "{id}",
+    ]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let lines: Vec<Value> = std::fs::read_to_string(log)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let said = |words: &str| {
+        lines.iter().any(|line| line["level"] == "debug" && line["msg"].as_str().unwrap().contains(words))
+    };
+    assert!(said("clone") && (crate::under_test::runc().is_some() || said("pivot_root")), "{lines:?}");
+}
+
+#[test]
 fn features_are_said() {
     let bundle = bundle!();
     let features: Value = serde_json::from_str(&bundle.ok(&["features"])).unwrap();

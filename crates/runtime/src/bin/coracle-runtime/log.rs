@@ -2,6 +2,8 @@
 
 use std::io::Write as _;
 
+use kernel::record::Event;
+
 /// Where errors go besides standard error.
 #[derive(Debug, Clone, Default)]
 pub struct Log {
@@ -34,6 +36,14 @@ impl Log {
     /// Reports what does not end the command.
     pub fn warning(&self, message: &str) {
         self.line("warning", message);
+    }
+
+    /// Reports what was done to the machine, call by call, the container's own process included.
+    pub fn acts(&self, events: &[Event]) {
+        for Event { actor, call, args, result, why, .. } in events {
+            let args: Vec<String> = args.iter().map(ToString::to_string).collect();
+            self.line("debug", &format!("{actor:?}: {call}({}) = {result}: {why}", args.join(", ")));
+        }
     }
 
     fn line(&self, level: &str, message: &str) {

@@ -26,11 +26,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use arguments::{Flag, Given, option, switch};
+use kernel::record::Log as Record;
 use log::Log;
 use runtime::{monitor, reaper};
 
 const GLOBAL_FLAGS: &[Flag] = &[
-    switch("debug", None, "say more"),
+    switch("debug", None, "log each system call that changes the machine, with its reason"),
     option("log", None, "FILE", "write errors to this file too"),
     option("log-format", None, "FORMAT", "text (the default) or json"),
     option(
@@ -305,7 +306,15 @@ fn command_line(arguments: Vec<String>) -> ExitCode {
         true => failed.before(&format!("coracle-runtime {name} failed: ")),
         false => failed,
     });
+    let record = typed.is_on("debug").then(Record::create).transpose();
+    if let Ok(Some(record)) = &record {
+        record.install();
+    }
     let outcome = global.and_then(|global| execute(command, &global, rest));
+    match record {
+        Ok(record) => log.acts(&record.map(|record| record.events()).unwrap_or_default()),
+        Err(error) => log.warning(&format!("--debug: {error}")),
+    }
     match outcome {
         Ok(code) => code,
         Err(failed) => {
