@@ -101,6 +101,11 @@ impl Place {
         }
     }
 
+    /// The group's path from the root of each tree.
+    pub fn path(&self) -> PathBuf {
+        Path::new("/").join(&self.base).join(&self.below)
+    }
+
     /// The place of a group below this one.
     pub fn below(&self, path: &str) -> Result<Self> {
         let path = path.trim_matches('/');

@@ -148,6 +148,11 @@ impl Group {
         write_control(&path, value).map_err(Error::Freeze)
     }
 
+    /// The directory by whose files [`Group::freeze`] stops the group; none where there is no freezer.
+    pub fn freezer(&self) -> Option<&Path> {
+        self.unified.as_ref().map(|unified| unified.path.as_path()).or_else(|| self.v1_freezer())
+    }
+
     fn v1_freezer(&self) -> Option<&Path> {
         let has = |directory: &&V1Directory| directory.controllers.iter().any(|name| name == "freezer");
         self.v1.iter().find(has).map(|directory| directory.path.as_path())

@@ -59,7 +59,7 @@ fn create_in(creation: Creation<'_>, directory: PathBuf) -> Result<(Container, R
     Ok((container, running))
 }
 
-fn request_of(creation: Creation<'_>, directory: &Path) -> Result<Request> {
+pub(crate) fn request_of(creation: Creation<'_>, directory: &Path) -> Result<Request> {
     let Creation { id, mut spec, oci, .. } = creation;
     for mount in spec.mounts.iter_mut().filter(|mount| mount.is_bind()) {
         // config.md, "Mounts": a relative source is one from the bundle.

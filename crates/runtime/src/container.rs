@@ -90,6 +90,12 @@ pub enum Fault {
     /// `exec` in a frozen one.
     #[error("cannot exec in a paused container (use --ignore-paused to override)")]
     ExecPaused,
+    /// Only what runs can be checkpointed.
+    #[error("Container cannot be checkpointed in {} state", status.name())]
+    NotCheckpointable {
+        /// What it does.
+        status: Status,
+    },
     /// `delete` without `--force`.
     #[error("cannot delete container {id} that is not stopped: {}", status.name())]
     NotStopped {

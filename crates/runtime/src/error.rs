@@ -133,6 +133,24 @@ pub enum Error {
         /// How it ended.
         reason: String,
     },
+    /// There is no criu to checkpoint and restore by.
+    #[error("criu is not installed: {reason}")]
+    CriuMissing {
+        /// Where it was looked for.
+        reason: String,
+    },
+    /// criu failed.
+    #[error("criu {verb} failed ({ended}): {said} (log file: {})", log.display())]
+    Criu {
+        /// What it was to do.
+        verb: &'static str,
+        /// How it ended.
+        ended: String,
+        /// Its last errors.
+        said: String,
+        /// All it has written.
+        log: PathBuf,
+    },
     /// A directory and a file cannot be at the other's place.
     #[error("mount {mounted:?}: a {} cannot be shown at the place of a {}", kinds(*is_directory).0, kinds(*is_directory).1)]
     OtherKind {

@@ -6,6 +6,7 @@ mod bind;
 pub mod bundle;
 mod capability;
 mod cgroup_view;
+pub mod checkpoint;
 mod child;
 pub mod config;
 pub mod container;

@@ -4,6 +4,7 @@
 //! of containers with `--init`.
 
 mod arguments;
+mod checkpoint;
 mod create;
 mod delete;
 mod events;
@@ -16,6 +17,7 @@ mod message;
 mod pause;
 mod ps;
 mod relay;
+mod restore;
 mod run;
 mod spec;
 mod start;
@@ -219,6 +221,22 @@ const COMMANDS: &[Command] = &[
         run: update::run,
     },
     Command {
+        name: "checkpoint",
+        operands: "ID",
+        count: (1, 1),
+        about: "Write the processes of a container to files, by criu",
+        flags: checkpoint::FLAGS,
+        run: checkpoint::run,
+    },
+    Command {
+        name: "restore",
+        operands: "ID",
+        count: (1, 1),
+        about: "Make a container again from what checkpoint has written, by criu",
+        flags: restore::FLAGS,
+        run: restore::run,
+    },
+    Command {
         name: "spec",
         operands: "",
         count: (0, 0),
@@ -289,7 +307,7 @@ fn command_line(arguments: Vec<String>) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     // Of those that look after a container that is there, none shall fail because its log's directory is gone.
-    let makes = matches!(name, "create" | "run");
+    let makes = matches!(name, "create" | "run" | "restore");
     let log = match log_of(&typed).and_then(|log| if makes { log.try_open().map(|()| log) } else { Ok(log) })
     {
         Ok(log) => log,
