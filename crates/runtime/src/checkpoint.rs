@@ -146,8 +146,12 @@ pub fn dump(container: &Container, options: &Options, dump: &Dump) -> Result<()>
         let (name, key) = criu_names(kind);
         arguments.extend(["--external".to_owned(), format!("{name}[{inode}]:{key}")]);
     }
+    let streams = streams(pid)?;
+    for file in streams.iter().filter(|name| name.starts_with("file[")) {
+        arguments.extend(["--external".to_owned(), file.clone()]);
+    }
     if !dump.pre_dump {
-        write_descriptors(&options.images, pid)?;
+        write_streams(&options.images, &streams)?;
     }
     let verb = if dump.pre_dump { "pre-dump" } else { "dump" };
     let call = Call { program, verb, arguments, passed: Vec::new(), work: &options.work };
@@ -253,13 +257,34 @@ fn external_mounts(request: &Request, pid: u32) -> Result<Vec<PathBuf>> {
     Ok(destinations)
 }
 
-/// What the first process's standard streams are, such as `pipe:[4711]`: they are given to it again, by these names.
-fn write_descriptors(images: &Path, pid: u32) -> Result<()> {
-    let read = |number: i32| match fs_err::read_link(format!("/proc/{pid}/fd/{number}")) {
-        Ok(name) => Ok(name.display().to_string()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
-        Err(error) => Err(error),
+/// What the first process's standard streams are, by the names under which it gets them again: `pipe:[4711]`, or for files from
+/// outside what criu calls them.
+fn streams(pid: u32) -> Result<[String; 3]> {
+    let mounts = fs_err::read_to_string(format!("/proc/{pid}/mountinfo"))?;
+    let is_inside = |mount: u32| {
+        let number = |line: &str| line.split(' ').next().and_then(|number| number.parse().ok());
+        mounts.lines().any(|line| number(line) == Some(mount))
     };
-    let names = [0, 1, 2].map(read).into_iter().collect::<std::io::Result<Vec<String>>>()?;
+    let mut names = [const { String::new() }; 3];
+    for (number, name) in names.iter_mut().enumerate() {
+        let path = PathBuf::from(format!("/proc/{pid}/fd/{number}"));
+        let target = match fs_err::read_link(&path) {
+            Ok(target) => target.display().to_string(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let details = fs_err::read_to_string(format!("/proc/{pid}/fdinfo/{number}"))?;
+        let mount = details.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+        *name = match (mount, rustix::fs::stat(&path)) {
+            (Some(mount), Ok(status)) if target.starts_with('/') && !is_inside(mount) => {
+                format!("file[{mount:x}:{:x}]", status.st_ino)
+            }
+            _ => target,
+        };
+    }
+    Ok(names)
+}
+
+fn write_streams(images: &Path, names: &[String; 3]) -> Result<()> {
     Ok(fs_err::write(images.join(DESCRIPTORS), serde_json::json!(names).to_string())?)
 }

@@ -201,7 +201,7 @@ fn sources(request: &Request) -> Vec<(PathBuf, String)> {
     binds.chain(devices).chain(masked).collect()
 }
 
-/// This process's own streams, for those that were pipes to the outside, by the name they had.
+/// This process's own streams, for those that were pipes or files of the outside, by the name they had.
 fn streams(images: &Path) -> Result<Vec<(OwnedFd, String)>> {
     let path = images.join(DESCRIPTORS);
     let text = fs_err::read(&path)?;
@@ -210,7 +210,9 @@ fn streams(images: &Path) -> Result<Vec<(OwnedFd, String)>> {
     let Streams::Pipes { input, output, error } = Streams::inherited()? else { return Ok(Vec::new()) };
     let mut passed: Vec<(OwnedFd, String)> = Vec::new();
     for (stream, name) in [input, output, error].into_iter().zip(names) {
-        if name.starts_with("pipe:") && passed.iter().all(|(_, other)| *other != name) {
+        if ["pipe:", "file["].iter().any(|kind| name.starts_with(kind))
+            && passed.iter().all(|(_, other)| *other != name)
+        {
             passed.push((stream, name));
         }
     }

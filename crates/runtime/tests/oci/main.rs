@@ -15,6 +15,7 @@
 mod under_test;
 mod attributes;
 mod bundle;
+mod checkpoint;
 mod fallback;
 mod life;
 mod properties;
