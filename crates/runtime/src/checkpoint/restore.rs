@@ -139,7 +139,11 @@ fn run_criu(
         group.join_everywhere(pid)?;
         Ok(group.limit_devices(&limits)?)
     };
-    call.run(CloneFlags::NEWNS, || attach_root(request, &root), enter)?;
+    let prepare = || {
+        attach_root(request, &root)?;
+        give_privileges_up(request)
+    };
+    call.run(CloneFlags::NEWNS, prepare, enter)?;
     let text = fs_err::read_to_string(&pid_file)?;
     let pid = text.trim().parse().map_err(|_| Error::Request {
         path: pid_file.clone(),
@@ -160,6 +164,15 @@ fn attach_root(request: &Request, root: &Path) -> Result<()> {
     let source = directory.display().to_string();
     mount(&source, root, "", MountFlags::BIND | MountFlags::REC, "").in_step(STEP)?;
     change(root, MountFlags::REC | MountFlags::PRIVATE)
+}
+
+/// In criu's process, from which all of the container's inherit it: before version 3.19 criu does not keep it.
+fn give_privileges_up(request: &Request) -> Result<()> {
+    if request.spec.process.as_ref().is_some_and(|process| process.no_new_privileges) {
+        because(Chapter::Process, "no_new_privs: set-user-id programs raise nothing in this container");
+        kernel::identity::set_no_new_privileges().in_step(STEP)?;
+    }
+    Ok(())
 }
 
 /// criu's options, and the descriptors that they name.

@@ -219,3 +219,149 @@ fn one_in_the_foreground_ends_as_its_program_does() {
     assert_eq!(ran.code, 7, "{ran:?}");
     bundle.assert_nothing_left();
 }
+
+#[test]
+fn the_configuration_to_begin_with_is_restored_under_another_name() {
+    let mut bundle = bundle!();
+    if let Some(reason) = no_criu() {
+        skip!("{reason}");
+    }
+    let own = bundle.config.clone();
+    bundle.ok(&["spec", "--bundle", "{bundle}"]);
+    let text = std::fs::read(bundle.directory().join("config.json")).unwrap();
+    bundle.config = serde_json::from_slice(&text).unwrap();
+    bundle.set("/process/terminal", false).set("/root/readonly", false);
+    bundle.set("/linux/cgroupsPath", own["linux"]["cgroupsPath"].clone());
+    bundle.set("/linux/resources/pids", json!({"limit": 50}));
+    bundle.set(
+        "/linux/seccomp",
+        json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}]}),
+    );
+    bundle.script(COUNT).write_config();
+    bundle.ok(&["run", "--detach", "--bundle", "{bundle}", "{id}"]);
+    eventually("the program counts", || count(&bundle) > 1);
+    bundle.ok(&["checkpoint", "--image-path", &bundle.path("images"), "{id}"]);
+    bundle.assert_nothing_left();
+
+    bundle.id += "-again";
+    bundle.set("/linux/cgroupsPath", format!("/{}", bundle.id)).write_config();
+    restore(&bundle, &[]);
+    counts_on(&bundle);
+    let group = bundle.group("pids").or_else(|| bundle.group("unified")).unwrap();
+    assert_eq!(std::fs::read_to_string(group.join("pids.max")).unwrap().trim(), "50");
+    let processes = std::fs::read_to_string(group.join("cgroup.procs")).unwrap();
+    assert!(processes.lines().any(|line| line == bundle.pid().to_string()), "{processes}");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", bundle.pid())).unwrap();
+    for line in ["Seccomp:\t2", "NoNewPrivs:\t1", "CapBnd:\t0000000020000420", "CapEff:\t0000000020000420"] {
+        assert!(status.lines().any(|other| other == line), "{line}: {status}");
+    }
+    assert_eq!(bundle.exec("hostname"), "runc\n");
+    if bundle.config["linux"]["namespaces"].as_array().unwrap().contains(&json!({"type": "cgroup"})) {
+        assert_eq!(bundle.exec("cat /proc/self/cgroup"), "0::/\n");
+    }
+    assert_eq!(bundle.exec("echo x > /dev/null && wc -c < /proc/keys").trim(), "0");
+    bundle.ok(&["delete", "--force", "{id}"]);
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn a_joined_network_is_joined_again() {
+    let mut bundle = bundle!();
+    if let Some(reason) = no_criu() {
+        skip!("{reason}");
+    }
+    let network = Command::new("unshare").args(["--net", "sleep", "1000"]).spawn().unwrap();
+    let network = Kept(network);
+    let path = format!("/proc/{}/ns/net", network.0.id());
+    eventually("a network", || {
+        std::fs::read_link(&path).ok() != std::fs::read_link("/proc/self/ns/net").ok()
+    });
+    bundle.namespace("network", Some(&path)).script(COUNT).write_config();
+    bundle.ok(&["run", "--detach", "--bundle", "{bundle}", "{id}"]);
+    eventually("the program counts", || count(&bundle) > 1);
+    bundle.ok(&["checkpoint", "--image-path", &bundle.path("images"), "{id}"]);
+    restore(&bundle, &[]);
+    counts_on(&bundle);
+    let theirs = std::fs::read_link(format!("/proc/{}/ns/net", bundle.pid())).unwrap();
+    assert_eq!(theirs, std::fs::read_link(&path).unwrap());
+    bundle.ok(&["delete", "--force", "{id}"]);
+    bundle.assert_nothing_left();
+}
+
+/// A process that ends with the test.
+struct Kept(std::process::Child);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn output_goes_to_the_pipe_of_who_restores() {
+    use std::io::Read as _;
+    let mut bundle = bundle!();
+    if let Some(reason) = no_criu() {
+        skip!("{reason}");
+    }
+    bundle.script("i=0; while [ $i -lt 1000 ]; do i=$((i + 1)); echo line; sleep 0.1; done").write_config();
+    let images = bundle.path("images");
+    let directory = bundle.path("");
+    let commands: [&[&str]; 2] = [
+        &["run", "--detach", "--bundle", &directory, &bundle.id],
+        &["restore", "--detach", "--bundle", &directory, "--image-path", &images, &bundle.id],
+    ];
+    for command in commands {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let mut command = bundle.command(command);
+        command.stdout(writer).stderr(std::process::Stdio::null());
+        let child = command.spawn().unwrap();
+        drop(command);
+        assert!(crate::bundle::wait(child, "a container with a pipe").success());
+        let mut lines = [0; 10];
+        reader.read_exact(&mut lines).unwrap();
+        assert_eq!(&lines, b"line\nline\n");
+        bundle.ok(&["checkpoint", "--leave-running", "--image-path", &images, "{id}"]);
+        bundle.ok(&["delete", "--force", "{id}"]);
+    }
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn what_a_failing_criu_says_is_told_and_nothing_is_left() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut bundle = bundle!();
+    if runc().is_some() {
+        skip!("runc asks criu by another way");
+    }
+    // Written by another process: one that is open for writing in a child of another test cannot be executed.
+    let fake = bundle.path("criu");
+    let script = "#!/bin/sh\necho \"(00.1) Error (criu/x.c:1): no $1 on this kernel\" >&2\nexit 3\n";
+    std::fs::write(bundle.path("text"), script).unwrap();
+    assert!(Command::new("cp").args([&bundle.path("text"), &fake]).status().unwrap().success());
+    std::fs::set_permissions(&fake, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/bin:/bin", bundle.directory().display());
+    bundle.bring(State::Running);
+    let images = bundle.path("images");
+    let directory = bundle.path("");
+    let commands: [(&str, &[&str]); 2] = [
+        ("dump", &["checkpoint", "--image-path", &images, &bundle.id]),
+        ("restore", &["restore", "--bundle", &directory, "--image-path", &images, &bundle.id]),
+    ];
+    for (verb, words) in commands {
+        let mut command = bundle.command(words);
+        command.env("PATH", &path);
+        let ran = bundle.finish(command);
+        let expected = format!(
+            "criu {verb} failed (status 3): no {verb} on this kernel; criu check fails on this machine, too: no check on this kernel (log file: {images}/{verb}.log)"
+        );
+        assert_eq!((ran.code, ran.errors()), (1, vec![expected]));
+        if verb == "dump" {
+            assert_eq!(bundle.status(), "running");
+            bundle.ok(&["delete", "--force", "{id}"]);
+        }
+        bundle.assert_nothing_left();
+    }
+}
