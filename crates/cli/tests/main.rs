@@ -11,6 +11,8 @@
 
 #[path = "suite/anatomy.rs"]
 mod anatomy;
+#[path = "suite/cdi.rs"]
+mod cdi;
 #[path = "suite/coracle.rs"]
 mod coracle;
 #[path = "suite/errors.rs"]

@@ -54,6 +54,9 @@ pub enum Error {
     /// An option's value is not one that can be honoured.
     #[error(transparent)]
     Option(#[from] crate::options::Error),
+    /// A device cannot be used by its name.
+    #[error(transparent)]
+    Cdi(#[from] crate::cdi::Error),
     /// The name belongs to another container.
     #[error("the name \"{name}\" is taken by container {id}")]
     NameTaken {
@@ -149,6 +152,7 @@ impl Error {
             Error::MonitorNotStarted { name } => Some(format!("cannot start container \"{name}\"")),
             Error::MonitorLost { name } => Some(format!("container \"{name}\" has lost its monitor")),
             Error::Option(error) => Some(error.parts().0),
+            Error::Cdi(error) => Some(error.headline()),
             _ => None,
         }
     }
@@ -160,6 +164,7 @@ impl Error {
                 Some(self.to_string())
             }
             Error::Option(error) => error.parts().1,
+            Error::Cdi(_) => Some(self.to_string()),
             _ => None,
         }
     }
@@ -203,6 +208,7 @@ impl Error {
             },
             Error::Image(error) => return error.advice(),
             Error::Option(error) => return error.advice(),
+            Error::Cdi(error) => error.advice(),
             _ => return None,
         };
         Some(text)

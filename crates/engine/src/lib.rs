@@ -4,6 +4,7 @@
 
 pub mod anatomy;
 mod attach;
+pub mod cdi;
 pub mod container;
 mod error;
 mod names;

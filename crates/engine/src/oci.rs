@@ -87,7 +87,7 @@ fn generate_on(
         linux: Some(linux),
         ..Default::default()
     };
-    let request = Request {
+    let mut request = Request {
         version: VERSION,
         id: places.id.to_owned(),
         spec: configuration,
@@ -106,6 +106,7 @@ fn generate_on(
         directory: PathBuf::new(),
         state_directory: PathBuf::new(),
     };
+    crate::cdi::apply(&spec.powers.cdi, &mut request)?;
     let owner = plan.ids.root().filter(|_| machine.uid == 0);
     Ok(Made { request, files: name_files::all(spec, machine, &hostname), owner })
 }

@@ -10,7 +10,10 @@ mod mounts;
 mod names;
 mod powers;
 
-pub use devices::{device, device_cgroup_rule, device_rate_bytes, device_rate_operations, device_weight};
+pub use devices::{
+    cdi_directory, device, device_by_name, device_cgroup_rule, device_rate_bytes, device_rate_operations,
+    device_weight,
+};
 pub use environment::{env_file, label, label_file, variable};
 pub use isolation::{cgroupns, ipc, network, pid, time_offset, userns, uts};
 pub use limits::{

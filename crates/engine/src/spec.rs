@@ -199,6 +199,8 @@ pub struct Powers {
     pub drop: Vec<String>,
     /// `--device`.
     pub devices: Vec<DeviceOption>,
+    /// `--device` by name.
+    pub cdi: crate::cdi::Asked,
     /// `--device-cgroup-rule`.
     pub device_rules: Vec<DeviceRule>,
     /// `--security-opt no-new-privileges`.

@@ -15,6 +15,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Failure, InStep as _, Result};
+use crate::hooks::{self, Moment};
+use crate::intel_rdt;
 use crate::launch::{Job, Running, launch};
 use crate::message::{self, FromMonitor, ToMonitor};
 use crate::remains;
@@ -89,6 +91,9 @@ pub fn run(start: Start) -> Result<()> {
     let streams = our_side.into_iter().map(Some).collect();
     let mut monitor = Monitor { request, running, signals, control: Some(start.control), streams };
     monitor.streams.extend(monitor.running.terminal.take().map(Some));
+    if let Err(error) = monitor.run_hooks_of_the_start() {
+        return monitor.give_up(&error);
+    }
     monitor.announce()?;
     let ended = monitor.wait()?;
     monitor.finish(ended)
@@ -156,6 +161,47 @@ struct Monitor {
 }
 
 impl Monitor {
+    /// The hooks after the start.
+    fn run_hooks_of_the_start(&self) -> Result<()> {
+        let list = self.request.spec.hooks.as_ref().map_or(&[][..], |hooks| &hooks.poststart);
+        if list.is_empty() {
+            return Ok(());
+        }
+        hooks::run(Moment::Poststart, list, &self.state_for_hooks("running", self.running.child.pid))
+    }
+
+    /// The hooks of the end. One that fails keeps none of the others from running; the first failure is told.
+    fn run_hooks_of_the_end(&self) -> Result<()> {
+        let list = self.request.spec.hooks.as_ref().map_or(&[][..], |hooks| &hooks.poststop);
+        if list.is_empty() {
+            return Ok(());
+        }
+        let state = self.state_for_hooks("stopped", 0);
+        let run = |(number, hook)| hooks::run_one(Moment::Poststop, number, hook, &state);
+        list.iter().enumerate().map(run).fold(Ok(()), Result::and)
+    }
+
+    fn state_for_hooks(&self, status: &str, pid: u32) -> String {
+        hooks::state_text(&self.request.spec, &self.request.id, status, pid, &self.request.directory)
+    }
+
+    /// Ends a container that has started and may not go on: runtime-spec `runtime.md`, "Lifecycle".
+    fn give_up(mut self, error: &Error) -> Result<()> {
+        self.signal(libc::SIGKILL);
+        process::wait(self.running.child.pidfd.as_fd()).in_step("cannot wait for the container")?;
+        let undone = match self.running.group.take() {
+            Some(group) => remains::remove_group(&group).map(drop),
+            None => Ok(()),
+        };
+        let undone = undone.and(intel_rdt::remove(&self.request));
+        let files = remains::remove_files(&self.request, self.running.user_namespace.as_ref());
+        let hooks = self.run_hooks_of_the_end();
+        if let Some(control) = &self.control {
+            report(control, FromMonitor::Failed(Failure::from(error)), &[])?;
+        }
+        undone.and(files).and(hooks)
+    }
+
     /// Tells the command line, and hands it the streams. The input's end is then only its own: when it closes it, the container
     /// reads the end. The others are kept, so that they outlive it.
     fn announce(&mut self) -> Result<()> {
@@ -259,6 +305,7 @@ impl Monitor {
                 Err(error) => undone = Err(error),
             }
         }
+        undone = undone.and(intel_rdt::remove(&self.request));
         let exit = Exit { version: state::VERSION, code: ended.code(), out_of_memory, ended: state::now() };
         let files = match self.request.remove {
             true => remains::remove_files(&self.request, self.running.user_namespace.as_ref()),
@@ -266,9 +313,10 @@ impl Monitor {
                 .write(&self.request.directory)
                 .and_then(|()| fs_err::remove_dir_all(&self.request.state_directory).map_err(Error::File)),
         };
+        let hooks = self.run_hooks_of_the_end();
         if let Some(control) = &self.control {
             report(control, FromMonitor::Ended { code: exit.code, out_of_memory }, &[])?;
         }
-        undone.and(files)
+        undone.and(files).and(hooks)
     }
 }

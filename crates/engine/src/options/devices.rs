@@ -6,7 +6,28 @@ use runtime::spec::{DeviceRule, ThrottleDevice, WeightDevice};
 use rustix::fs::FileType;
 
 use super::{Result, invalid, limits, status};
+use crate::cdi::DeviceName;
 use crate::spec::DeviceOption;
+
+/// `--device VENDOR/CLASS=NAME`; none is one by its path.
+pub fn device_by_name(text: &str) -> Result<Option<DeviceName>> {
+    if text.starts_with('/') || !text.contains('=') {
+        return Ok(None);
+    }
+    let accepted = "VENDOR/CLASS=NAME, for example vendor.com/gpu=0, and paths, for example /dev/fuse";
+    let wrong = || invalid("--device", text, "not the name of a device", accepted);
+    DeviceName::parse(text).map(Some).ok_or_else(wrong)
+}
+
+/// `--cdi-spec-dir`.
+pub fn cdi_directory(text: &str) -> Result<PathBuf> {
+    const OPTION: &str = "--cdi-spec-dir";
+    let status = status(OPTION, text.as_ref())?;
+    match FileType::from_raw_mode(status.st_mode) {
+        FileType::Directory => Ok(PathBuf::from(text)),
+        _ => Err(invalid(OPTION, text, "not a directory", "directories with CDI files")),
+    }
+}
 
 /// `--device HOST[:INSIDE][:rwm]`.
 pub fn device(text: &str) -> Result<DeviceOption> {
@@ -118,6 +139,20 @@ mod tests {
         for wrong in ["", "fuse", "/dev/a:/dev/b:x", "/dev/a:b:r", "/a:/b:r:w", "/dev/../etc", "/dev/a:"] {
             assert_eq!(read(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn names() {
+        let name = device_by_name("vendor.com/gpu=0").unwrap().unwrap();
+        assert_eq!((name.kind.as_str(), name.name.as_str()), ("vendor.com/gpu", "0"));
+        for path in ["/dev/fuse", "/dev/a=b", "fuse"] {
+            assert_eq!(device_by_name(path).unwrap(), None, "{path}");
+        }
+        for wrong in ["=", "a=b", "a/b=", "a/=b", "/=a", "1a/b=c", "a/b=c_", "a/b/c=d", "a/b=c/d"] {
+            let read = device_by_name(wrong);
+            assert!(read.is_err() || wrong.starts_with('/'), "{wrong}");
+        }
+        assert!(cdi_directory("/etc/passwd").is_err() && cdi_directory("/nowhere").is_err());
     }
 
     #[test]

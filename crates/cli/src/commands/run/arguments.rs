@@ -190,7 +190,7 @@ pub struct Arguments {
     /// Size of /dev/shm [default: 64m]
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true, help_heading = "File system")]
     pub shm_size: Option<String>,
-    /// Add a device of the host
+    /// Add a device of the host; by the name that a CDI file gives it: VENDOR/CLASS=NAME
     #[arg(
         long,
         value_name = "PATH[:INSIDE][:rwm]",
@@ -198,6 +198,9 @@ pub struct Arguments {
         help_heading = "File system"
     )]
     pub device: Vec<String>,
+    /// Look for CDI files here; the last directory wins [default: /etc/cdi, /var/run/cdi]
+    #[arg(long, value_name = "DIR", allow_hyphen_values = true, help_heading = "File system")]
+    pub cdi_spec_dir: Vec<String>,
     /// Allow devices by number, for example 'c 10:200 rwm'
     #[arg(long, value_name = "RULE", allow_hyphen_values = true, help_heading = "File system")]
     pub device_cgroup_rule: Vec<String>,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use engine::cdi;
 use engine::options::{self, Error, Result};
 use engine::spec::{Files, Isolation, Limits, Names, Powers, ProcessOptions, Spec};
 
@@ -212,11 +213,20 @@ fn domain_name(typed: &Arguments) -> Result<Option<String>> {
 }
 
 fn powers(typed: &Arguments) -> Result<Powers> {
+    let (mut by_path, mut cdi) = (Vec::new(), cdi::Asked::default());
+    for text in &typed.device {
+        match options::device_by_name(text)? {
+            Some(name) => cdi.devices.push(name),
+            None => by_path.push(text.clone()),
+        }
+    }
+    cdi.directories = each(&typed.cdi_spec_dir, options::cdi_directory)?;
     let mut powers = Powers {
         privileged: typed.privileged,
         add: each(&typed.cap_add, |text| options::capability("--cap-add", text))?,
         drop: each(&typed.cap_drop, |text| options::capability("--cap-drop", text))?,
-        devices: each(&typed.device, options::device)?,
+        devices: by_path.into_iter().map(|text| options::device(&text)).collect::<Result<_>>()?,
+        cdi,
         device_rules: each(&typed.device_cgroup_rule, options::device_cgroup_rule)?,
         ..Powers::default()
     };
