@@ -337,6 +337,7 @@ fn events_show_the_groups_numbers() {
 fn debug_logs_what_is_done() {
     let mut bundle = bundle!();
     bundle.script("exit 0");
+    bundle.write_config();
     let log = bundle.path("log.json");
     let ran = bundle.run(&[
         "--debug",

@@ -60,13 +60,13 @@ fn sysctls_of_own_namespaces_are_set() {
         "/linux/sysctl",
         json!({
             "net.ipv4.ip_forward": "1",
-            "net.ipv4.conf.lo.forwarding": "0",
+            "net.ipv4.conf.lo.accept_local": "1",
             "kernel.shm_rmid_forced": "1",
             "fs.mqueue.msg_max": "17",
         }),
     );
-    let out = bundle.inside("cd /proc/sys; cat net/ipv4/ip_forward net/ipv4/conf/lo/forwarding kernel/shm_rmid_forced fs/mqueue/msg_max");
-    assert_eq!(out, "1\n0\n1\n17\n");
+    let out = bundle.inside("cd /proc/sys; cat net/ipv4/ip_forward net/ipv4/conf/lo/accept_local kernel/shm_rmid_forced fs/mqueue/msg_max");
+    assert_eq!(out, "1\n1\n1\n17\n");
 }
 
 #[test]
