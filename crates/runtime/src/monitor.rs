@@ -109,7 +109,7 @@ fn read_request(directory: &Path) -> Result<Request> {
     let path = directory.join("request.json");
     let text = fs_err::read(&path)?;
     let unreadable = |reason: String| Error::Request { path: path.clone(), reason };
-    let request: Request = serde_json::from_slice(&text).map_err(|error| unreadable(error.to_string()))?;
+    let request: Request = state::from_json(&text).map_err(unreadable)?;
     match request.version {
         request::VERSION => Ok(request),
         other => {

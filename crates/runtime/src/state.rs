@@ -125,11 +125,18 @@ pub(crate) fn read<T: for<'a> Deserialize<'a>>(
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         other => other?,
     };
-    let value: T = serde_json::from_slice(&text).map_err(|error| unreadable(path, &error.to_string()))?;
+    let value: T = from_json(&text).map_err(|error| unreadable(path, &error))?;
     match version(&value) {
         VERSION => Ok(Some(value)),
         other => Err(unreadable(path, &format!("version {other}, and this coracle knows version {VERSION}"))),
     }
+}
+
+/// Reads a value, with the place in the text of an error. All JSON that holds a configuration is read this way: each other way would be the
+/// code for all of its types once more.
+pub fn from_json<T: for<'a> Deserialize<'a>>(text: &[u8]) -> std::result::Result<T, String> {
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| error.to_string())
 }
 
 fn unreadable(path: &Path, reason: &str) -> Error {

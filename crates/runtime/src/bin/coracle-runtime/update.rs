@@ -66,7 +66,8 @@ fn read(path: &str) -> Result<Resources, Failed> {
         }
         path => text = fs_err::read_to_string(path)?,
     }
-    serde_json::from_str(&text).map_err(|error| Failed::new(format!("--resources {path}: {error}")))
+    runtime::state::from_json(text.as_bytes())
+        .map_err(|error| Failed::new(format!("--resources {path}: {error}")))
 }
 
 fn from_options(given: &Given) -> Result<Resources, Failed> {
