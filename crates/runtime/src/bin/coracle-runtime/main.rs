@@ -324,6 +324,9 @@ fn command_line(arguments: Vec<String>) -> ExitCode {
         true => failed.before(&format!("coracle-runtime {name} failed: ")),
         false => failed,
     });
+    if typed.value("criu").is_some_and(|path| !path.is_empty()) {
+        log.warning("--criu is passed over: criu is looked for in $PATH");
+    }
     let record = typed.is_on("debug").then(Record::create).transpose();
     if let Ok(Some(record)) = &record {
         record.install();

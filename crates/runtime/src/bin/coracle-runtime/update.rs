@@ -42,6 +42,9 @@ pub fn run(global: &Global, given: &Given) -> Outcome {
             return Err(Failed::new(format!("--{name}: Intel RDT groups cannot be changed by this version")));
         }
     }
+    if given.value("kernel-memory").is_some_and(|value| !value.is_empty()) {
+        global.log.warning("--kernel-memory: no kernel limits it any more, so it is passed over");
+    }
     let resources = match given.value("resources") {
         Some(path) => read(path)?,
         None => from_options(given)?,
