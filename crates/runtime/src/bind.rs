@@ -4,14 +4,18 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use kernel::mount::{At, Change, MountAttributes, MountFlags, OpenTree, open_tree, set_attributes};
+use kernel::mount::{
+    At, Change, MountAttributes, MountFlags, OpenTree, move_mount, open_tree, set_attributes,
+};
 use kernel::record::{Chapter, because};
-use rustix::fs::StatVfsMountFlags;
+use rustix::fs::{FileType, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, InStep as _, Result};
 use crate::idmap;
 use crate::mount_options::{self, Options};
+use crate::place_in_proc;
+use crate::root::NewRoot;
 use crate::spec::{Mount, Spec};
 
 /// What fails when a source cannot be had.
@@ -46,6 +50,38 @@ pub fn open(mount: &Mount, options: &Options) -> Result<OwnedFd> {
     flags.set(OpenTree::RECURSIVE, options.recursive);
     because(Chapter::RootFileSystem, "a copy of the mount at this path is taken while the host is in view");
     open_tree(At::path(Path::new(&mount.source)), flags).in_step(BIND_STEP)
+}
+
+/// Attaches one where it is to be seen, at a place of its own kind, made where missing.
+pub fn attach(root: &NewRoot, mount: &Mount, options: &Options, tree: &OwnedFd) -> Result<()> {
+    because(Chapter::RootFileSystem, "a part of the host is made visible inside");
+    let status = rustix::fs::fstat(tree)
+        .map_err(|errno| kernel::Error::new("fstat", mount.source.clone(), errno))
+        .in_step(BIND_STEP)?;
+    place_in_proc::check(mount, Some(tree))?;
+    let is_directory = FileType::from_raw_mode(status.st_mode) == FileType::Directory;
+    let there = root.open(&mount.destination, OFlags::PATH | OFlags::DIRECTORY);
+    // NOTDIR may also be an answer about the way to it, which making the place tells.
+    let is_file =
+        || matches!(there, Err(Errno::NOTDIR)) && root.open(&mount.destination, OFlags::PATH).is_ok();
+    let other_kind = |is_directory| Error::OtherKind {
+        mounted: format!("{} at {}", mount.source, mount.destination.display()),
+        is_directory,
+    };
+    let target = match is_directory {
+        true if is_file() => {
+            return Err(other_kind(true));
+        }
+        true => root.make_directory(&mount.destination)?,
+        false if there.is_ok() => {
+            return Err(other_kind(false));
+        }
+        false => root.make_file(&mount.destination)?,
+    };
+    let name = mount.destination.display().to_string();
+    place_in_proc::check_target(&target, mount)?;
+    move_mount(tree.as_fd(), &mount.source, At::fd(target.as_fd(), &name)).in_step(BIND_STEP)?;
+    change_attributes(tree.as_fd(), &name, options)
 }
 
 /// Says which mount an error is about.

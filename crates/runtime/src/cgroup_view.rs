@@ -9,8 +9,9 @@ use kernel::record::{Chapter, because};
 
 use crate::bind::change_what_is_not_locked;
 use crate::error::{InStep as _, Result};
+use crate::file_system::{self, new_file_system};
 use crate::mount_options::{self, Options};
-use crate::root::{NewRoot, link_if_absent, new_file_system};
+use crate::root::{NewRoot, link_if_absent};
 use crate::spec::Mount;
 
 /// Mounts the hierarchies as the host has them: v2 alone, or a directory with one mount for each.
@@ -32,18 +33,18 @@ pub fn mount_view(
             true => new_file_system("cgroup2", "cgroup", &attributes)?,
             false => own_group(unified, &groups, &attributes)?,
         };
-        return root.attach_mount(&tree, "cgroup2", &mount.destination, options);
+        return file_system::attach(root, &tree, "cgroup2", &mount.destination, options);
     }
     let directory =
         mount_options::parse(&["mode=755".into(), "nosuid".into(), "nodev".into(), "noexec".into()]);
     let tree = new_file_system("tmpfs", "tmpfs", &directory)?;
-    root.attach_mount(&tree, "tmpfs", &mount.destination, &Options::default())?;
+    file_system::attach(root, &tree, "tmpfs", &mount.destination, &Options::default())?;
     for shown in trees(hierarchy) {
         let name = shown.point.file_name().unwrap_or_default();
         let place = mount.destination.join(name);
         if !new_namespace {
             let tree = own_group(shown, &groups, &attributes)?;
-            root.attach_mount(&tree, "cgroup", &place, &attributes)?;
+            file_system::attach(root, &tree, "cgroup", &place, &attributes)?;
             link_controllers(root, &mount.destination, shown)?;
             continue;
         }
@@ -51,7 +52,7 @@ pub fn mount_view(
         one.data = shown.controllers.iter().map(|controller| as_setting(controller)).collect();
         let kind = if shown.controllers.is_empty() { "cgroup2" } else { "cgroup" };
         let tree = new_file_system(kind, "cgroup", &one)?;
-        root.attach_mount(&tree, kind, &place, &one)?;
+        file_system::attach(root, &tree, kind, &place, &one)?;
         link_controllers(root, &mount.destination, shown)?;
     }
     // Only now, when there is a place for each in it.

@@ -12,19 +12,21 @@ use kernel::record::{Actor, Chapter, because};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
+use crate::attach::{self, Prepared};
 use crate::error::{Error, Failure, InStep as _, PARAMETER_STEP, Result};
 use crate::hidden::{self, Covers};
 use crate::hooks::{self, Moment};
 use crate::labels;
 use crate::memory_policy;
 use crate::message;
+use crate::mounts;
 use crate::namespaces::Plan;
 use crate::private_proc::PrivateProc;
 use crate::privilege::{self, Reading, Sets};
 use crate::program;
 use crate::reaper;
 use crate::request::{Request, SeccompChoice};
-use crate::root::{self, NewRoot, Prepared};
+use crate::root::NewRoot;
 use crate::scheduling;
 use crate::seccomp;
 use crate::spec::{IdMapping, Linux, PersonalityDomain, Process};
@@ -113,7 +115,7 @@ impl Child<'_> {
         self.enter_namespaces()?;
         // A user namespace gets one only as long as the host's is in sight.
         let proc = if self.writes_below_proc() { PrivateProc::detached()? } else { None };
-        let root = root::attach(self.request, &mut self.prepared)?;
+        let root = attach::root(self.request, &mut self.prepared)?;
         self.fill_root(&root)?;
         self.run_hooks_before_root_changes()?;
         self.enter_root(&root)?;
@@ -253,10 +255,10 @@ impl Child<'_> {
     }
 
     fn fill_root(&mut self, root: &NewRoot) -> Result<()> {
-        root::attach_lower_overlays(root, self.request, &mut self.prepared)?;
-        root.mount_all(self.request, self.hierarchy, &mut self.prepared.binds)?;
+        attach::lower_overlays(root, self.request, &mut self.prepared)?;
+        mounts::all(root, self.request, self.hierarchy, &mut self.prepared.binds)?;
         if let Some(theirs) = self.prepared.shared_memory_of.take() {
-            root::share_memory(root, &theirs)?;
+            attach::share_memory(root, &theirs)?;
         }
         if self.request.spec.mounts.iter().any(is_foreign_dev) {
             return Ok(());

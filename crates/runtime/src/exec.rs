@@ -7,6 +7,7 @@ use kernel::namespace::setns;
 use kernel::process::{self, CloneFlags, Cloned};
 use kernel::record::{Actor, Chapter, because};
 
+use crate::attach::Prepared;
 use crate::child::{self, Child, FromChild, Go};
 use crate::container::{Container, Fault};
 use crate::error::{InStep as _, Result};
@@ -15,7 +16,6 @@ use crate::labels;
 use crate::launch;
 use crate::message;
 use crate::namespaces::{self, Plan};
-use crate::root::Prepared;
 use crate::scheduling::Affinity;
 use crate::spec::{NamespaceKind, Process};
 use crate::streams::Streams;

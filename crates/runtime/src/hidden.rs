@@ -13,8 +13,9 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, InStep as _, Result};
+use crate::file_system::new_file_system;
 use crate::mount_options;
-use crate::root::{NewRoot, new_file_system};
+use crate::root::NewRoot;
 
 const STEP: &str = "cannot hide a path";
 const NULL: &str = "/dev/null";

@@ -9,6 +9,7 @@ use kernel::process::{self, CloneFlags, Cloned, Ended};
 use kernel::record::{Actor, Chapter, because};
 use rustix::fs::{Mode, OFlags};
 
+use crate::attach::Prepared;
 use crate::bind;
 use crate::child::{self, Child, FromChild, Go};
 use crate::error::{Error, InStep as _, Result};
@@ -21,7 +22,6 @@ use crate::namespaces::{self, Plan};
 use crate::net_devices;
 use crate::overlay::mount_overlay;
 use crate::request::{Request, RootFileSystem};
-use crate::root::Prepared;
 use crate::seccomp;
 use crate::spec::IdMapping;
 use crate::streams::Streams;

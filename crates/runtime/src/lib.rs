@@ -2,6 +2,7 @@
 //!
 //! Synchronous and single-threaded up to the container's `execve`. Knows no image, no network, no database.
 
+mod attach;
 mod bind;
 pub mod bundle;
 mod capability;
@@ -12,9 +13,11 @@ pub mod config;
 pub mod container;
 mod copy_up;
 mod device;
+mod enter;
 mod error;
 mod exec;
 pub mod features;
+mod file_system;
 pub mod group;
 pub mod helper;
 mod hidden;
@@ -28,11 +31,13 @@ mod memory_policy;
 pub mod message;
 pub mod monitor;
 mod mount_options;
+mod mounts;
 mod namespaces;
 mod net_devices;
 mod number_list;
 mod overlay;
 pub mod own_file;
+mod place_in_proc;
 mod private_proc;
 mod privilege;
 mod program;

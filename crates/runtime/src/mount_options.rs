@@ -317,7 +317,7 @@ mod tests {
         if !rustix::process::geteuid().is_root() {
             return None;
         }
-        let tree = crate::root::new_file_system("tmpfs", "tmpfs", &of(text)).unwrap();
+        let tree = crate::file_system::new_file_system("tmpfs", "tmpfs", &of(text)).unwrap();
         Some(rustix::fs::fstatvfs(&tree).unwrap().f_flag)
     }
 
