@@ -202,6 +202,12 @@ pub fn in_bounding(capability: u32) -> bool {
     unsafe { libc::syscall(libc::SYS_prctl, libc::PR_CAPBSET_READ, capability, 0, 0, 0) == 1 }
 }
 
+/// Whether a system call filter is around this process; also said where one denies the question. Changes nothing.
+pub fn is_filtered() -> bool {
+    // SAFETY: takes one number.
+    unsafe { libc::syscall(libc::SYS_prctl, libc::PR_GET_SECCOMP, 0, 0, 0, 0) != 0 }
+}
+
 /// `prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability)`. See PR_CAP_AMBIENT(2const).
 pub fn raise_ambient(capability: u32) -> Result<()> {
     let raise = (libc::PR_CAP_AMBIENT_RAISE as u64, "PR_CAP_AMBIENT_RAISE");

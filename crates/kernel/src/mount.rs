@@ -1,4 +1,4 @@
-//! Mounts: the descriptor-based calls of Linux 5.2 and later, and mount(2) where they do not reach.
+//! Mounts: the descriptor-based calls of Linux 5.2 and later, and mount(2) where they do not reach or, in [`by_path`], are denied.
 
 #![allow(unsafe_code)]
 
@@ -12,6 +12,11 @@ use rustix::io::Errno;
 use crate::raw::{c_string, check, owned, shown};
 use crate::record::{Arg, act};
 use crate::{Error, Result};
+
+pub mod by_path;
+mod context;
+
+pub use context::{Setting, fsconfig, fsmount, fsopen, new_file_system, reconfigure};
 
 bitflags! {
     /// Flags of mount(2).
@@ -41,6 +46,24 @@ bitflags! {
         const SHARED = libc::MS_SHARED;
         /// Cannot be bound elsewhere.
         const UNBINDABLE = libc::MS_UNBINDABLE;
+        /// Take a mount from where it is attached to another place.
+        const MOVE = libc::MS_MOVE;
+        /// Access times of directories are not written.
+        const NODIRATIME = libc::MS_NODIRATIME;
+        /// Access times are written now and then.
+        const RELATIME = libc::MS_RELATIME;
+        /// Access times are always written.
+        const STRICTATIME = libc::MS_STRICTATIME;
+        /// Symbolic links are not followed.
+        const NOSYMFOLLOW = 256;
+        /// Every write goes to the disk at once.
+        const SYNCHRONOUS = libc::MS_SYNCHRONOUS;
+        /// Every change of a directory goes to the disk at once.
+        const DIRSYNC = libc::MS_DIRSYNC;
+        /// Times are written when something else is.
+        const LAZYTIME = 1 << 25;
+        /// Mandatory locks, which no kernel has any more.
+        const MANDLOCK = libc::MS_MANDLOCK;
     }
 
     /// Attributes of one mount: fsmount(2), mount_setattr(2).
@@ -230,6 +253,9 @@ pub fn open_tree(at: At<'_>, flags: OpenTree) -> Result<OwnedFd> {
     if at.path.as_os_str().is_empty() {
         flags |= OpenTree::EMPTY_PATH;
     }
+    if let Some(stage) = by_path::stage() {
+        return stage.copy(at, flags);
+    }
     let path = c_string("open_tree", at.path)?;
     let args = || [&at.args()[..], &[flags_arg(&flags)]].concat();
     act(
@@ -252,6 +278,9 @@ pub fn move_mount(from: BorrowedFd<'_>, from_name: &str, to: At<'_>) -> Result<(
     let mut flags = (F_EMPTY_PATH, "F_EMPTY_PATH".to_owned());
     if to.path.as_os_str().is_empty() {
         flags = (F_EMPTY_PATH | T_EMPTY_PATH, "F_EMPTY_PATH|T_EMPTY_PATH".to_owned());
+    }
+    if let Some(stage) = by_path::stage() {
+        return stage.attach(from, to);
     }
     let path = c_string("move_mount", to.path)?;
     let args = || {
@@ -279,143 +308,6 @@ pub fn move_mount(from: BorrowedFd<'_>, from_name: &str, to: At<'_>) -> Result<(
     )
     .map_err(|errno| Error::new("move_mount", to.shown(), errno))?;
     Ok(())
-}
-
-/// `fsopen(fsname, FSOPEN_CLOEXEC)`: begins a new file system instance. See fsopen(2).
-pub fn fsopen(kind: &str) -> Result<OwnedFd> {
-    let kind_c = c_string("fsopen", kind)?;
-    let args = || vec![Arg::Str(kind.to_owned()), Arg::Flags(1, "FSOPEN_CLOEXEC".to_owned())];
-    act(
-        "fsopen",
-        args,
-        |fd: &OwnedFd| fd.as_raw_fd().into(),
-        || {
-            // SAFETY: one string that outlives the call.
-            check(unsafe { libc::syscall(libc::SYS_fsopen, kind_c.as_ptr(), 1) }).map(owned)
-        },
-    )
-    .map_err(|errno| Error::new("fsopen", kind, errno))
-}
-
-/// `fspick(dfd, path, FSPICK_CLOEXEC | …)`: begins to change the superblock of a mount that is there. See fspick(2).
-pub fn fspick(at: At<'_>) -> Result<OwnedFd> {
-    const EMPTY_PATH: u64 = 0x8;
-    let flags = if at.path.as_os_str().is_empty() {
-        (1 | EMPTY_PATH, "FSPICK_CLOEXEC|FSPICK_EMPTY_PATH")
-    } else {
-        (1, "FSPICK_CLOEXEC")
-    };
-    let path = c_string("fspick", at.path)?;
-    let args = || [&at.args()[..], &[Arg::Flags(flags.0, flags.1.to_owned())]].concat();
-    act(
-        "fspick",
-        args,
-        |fd: &OwnedFd| fd.as_raw_fd().into(),
-        || {
-            // SAFETY: one string that outlives the call.
-            check(unsafe { libc::syscall(libc::SYS_fspick, at.number(), path.as_ptr(), flags.0) }).map(owned)
-        },
-    )
-    .map_err(|errno| Error::new("fspick", at.shown(), errno))
-}
-
-/// One setting of fsconfig(2).
-#[derive(Debug, Clone, Copy)]
-pub enum Setting<'a> {
-    /// A word: `ro`, `userxattr`.
-    Flag(&'a str),
-    /// A key with a value.
-    String(&'a str, &'a str),
-    /// A key with a descriptor, and what that is.
-    Fd(&'a str, BorrowedFd<'a>, &'a str),
-    /// All is said: make the superblock.
-    Create,
-    /// All is said: change the superblock of fspick(2).
-    Reconfigure,
-}
-
-/// `fsconfig(fd, cmd, key, value, aux)`: describes the file system begun by [`fsopen`]. See fsconfig(2).
-///
-/// On failure the kernel's own message, when it left one, is part of the error's object.
-pub fn fsconfig(context: BorrowedFd<'_>, kind: &str, setting: Setting<'_>) -> Result<()> {
-    let (command, name, key, value, aux) = match setting {
-        Setting::Flag(key) => (0, "FSCONFIG_SET_FLAG", Some(key), None, 0),
-        Setting::String(key, value) => (1, "FSCONFIG_SET_STRING", Some(key), Some(value), 0),
-        Setting::Fd(key, fd, _) => (5, "FSCONFIG_SET_FD", Some(key), None, fd.as_raw_fd()),
-        Setting::Create => (6, "FSCONFIG_CMD_CREATE", None, None, 0),
-        Setting::Reconfigure => (7, "FSCONFIG_CMD_RECONFIGURE", None, None, 0),
-    };
-    let key_c = key.map(|key| c_string("fsconfig", key)).transpose()?;
-    let value_c = value.map(|value| c_string("fsconfig", value)).transpose()?;
-    let null_or_str = |text: Option<&str>| text.map_or(Arg::Int(0), |text| Arg::Str(text.to_owned()));
-    let args = || {
-        let aux = match setting {
-            Setting::Fd(_, fd, name) => Arg::Fd(fd.as_raw_fd(), name.to_owned()),
-            _ => Arg::Int(0),
-        };
-        let context = Arg::Fd(context.as_raw_fd(), kind.to_owned());
-        vec![context, Arg::Flags(command, name.to_owned()), null_or_str(key), null_or_str(value), aux]
-    };
-    act(
-        "fsconfig",
-        args,
-        |_| 0,
-        || {
-            // SAFETY: up to two strings that outlive the call; none is a null pointer, as this call allows for these commands.
-            check(unsafe {
-                libc::syscall(
-                    libc::SYS_fsconfig,
-                    context.as_raw_fd(),
-                    command,
-                    key_c.as_ref().map_or(ptr::null(), |key| key.as_ptr()),
-                    value_c.as_ref().map_or(ptr::null(), |value| value.as_ptr()),
-                    aux,
-                )
-            })
-        },
-    )
-    .map_err(|errno| Error::new("fsconfig", config_object(context, kind, setting), errno))?;
-    Ok(())
-}
-
-/// `overlay lowerdir+=/a: overlay: No such file or directory`: the setting and the kernel's message about it.
-fn config_object(context: BorrowedFd<'_>, kind: &str, setting: Setting<'_>) -> String {
-    let mut object = match setting {
-        Setting::Flag(key) => format!("{kind} {key}"),
-        Setting::String(key, value) => format!("{kind} {key}={value}"),
-        Setting::Fd(key, _, name) => format!("{kind} {key}={name}"),
-        Setting::Create | Setting::Reconfigure => kind.to_owned(),
-    };
-    let mut message = [0_u8; 512];
-    while let Ok(length @ 1..) = rustix::io::read(context, &mut message) {
-        let text = String::from_utf8_lossy(&message[..length]);
-        object.push_str(" (");
-        object.push_str(text.trim_start_matches("e ").trim());
-        object.push(')');
-    }
-    object
-}
-
-/// `fsmount(fd, FSMOUNT_CLOEXEC, attr)`: a detached mount of the file system made by [`fsconfig`]. See fsmount(2).
-pub fn fsmount(context: BorrowedFd<'_>, kind: &str, attributes: MountAttributes) -> Result<OwnedFd> {
-    let args = || {
-        vec![
-            Arg::Fd(context.as_raw_fd(), kind.to_owned()),
-            Arg::Flags(1, "FSMOUNT_CLOEXEC".to_owned()),
-            flags_arg(&attributes),
-        ]
-    };
-    act(
-        "fsmount",
-        args,
-        |fd: &OwnedFd| fd.as_raw_fd().into(),
-        || {
-            // SAFETY: takes three numbers.
-            check(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), 1, attributes.bits()) })
-                .map(owned)
-        },
-    )
-    .map_err(|errno| Error::new("fsmount", kind, errno))
 }
 
 /// What [`set_attributes`] changes.
@@ -447,6 +339,9 @@ struct MountAttr {
 /// How access times are kept is one field: who sets or clears any of it gets all of it cleared first, as the call demands. So
 /// clearing [`MountAttributes::NOATIME`] without setting anything means relatime.
 pub fn set_attributes(at: At<'_>, change: Change<'_>) -> Result<()> {
+    if let Some(stage) = by_path::stage() {
+        return stage.change(at, change);
+    }
     let mut set = change.set;
     set.set(MountAttributes::IDMAP, change.user_namespace.is_some());
     let mut clear = change.clear;

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
-use kernel::mount::{At, Change, MountFlags, OpenTree, chroot, mount, move_mount, open_tree, set_attributes};
+use kernel::mount::{
+    At, Change, MountFlags, OpenTree, by_path, chroot, mount, move_mount, open_tree, set_attributes,
+};
 use kernel::namespace::setns;
 use kernel::process::CloneFlags;
 use kernel::record::{Chapter, because};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::error::{InStep as _, Result};
+use crate::error::{Error, InStep as _, Result};
 use crate::overlay::mount_overlay;
 use crate::request::{Request, RootFileSystem, SHARED_MEMORY};
 use crate::root::NewRoot;
@@ -40,6 +42,16 @@ pub fn root(request: &Request, prepared: &mut Prepared) -> Result<NewRoot> {
         (RootFileSystem::Directory(path), Some(_)) => path.clone(),
         _ => request.state_directory.join("root"),
     };
+    let covered = match by_path::is_needed() {
+        true => {
+            because(
+                Chapter::RootFileSystem,
+                "a filter around coracle denies the newer mount calls: mounts are made where no path leads, then moved",
+            );
+            Some(by_path::begin(&place).in_step("cannot mount without the newer mount calls")?)
+        }
+        false => None,
+    };
     let (tree, name) = match &request.root {
         RootFileSystem::Directory(path) => {
             because(
@@ -47,10 +59,11 @@ pub fn root(request: &Request, prepared: &mut Prepared) -> Result<NewRoot> {
                 "pivot_root wants a mount, so the directory is mounted on its own",
             );
             let step = "cannot use the directory as root file system";
-            (
-                open_tree(At::path(path), OpenTree::CLONE | OpenTree::RECURSIVE).in_step(step)?,
-                "root directory",
-            )
+            let directory = match &covered {
+                Some(covered) if place == *path => At::fd(covered.as_fd(), "root directory"),
+                _ => At::path(path),
+            };
+            (open_tree(directory, OpenTree::CLONE | OpenTree::RECURSIVE).in_step(step)?, "root directory")
         }
         RootFileSystem::Overlays(overlays) => {
             if prepared.overlays.is_empty() {
@@ -98,6 +111,10 @@ pub fn lower_overlays(root: &NewRoot, request: &Request, prepared: &mut Prepared
 /// that moment, so that nothing in there can lead anywhere else.
 pub fn share_memory(root: &NewRoot, theirs: &OwnedFd) -> Result<()> {
     const STEP: &str = "cannot share the other container's /dev/shm";
+    if by_path::is_in_use() {
+        let source = kernel::Error::new("open_tree", SHARED_MEMORY, Errno::NOSYS);
+        return Err(Error::Step { step: STEP, source });
+    }
     let failed = |call| move |errno| kernel::Error::new(call, "the mount namespace", errno);
     let open = |path: &str, flags| {
         rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()).map_err(failed("open")).in_step(STEP)

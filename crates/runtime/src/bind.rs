@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use kernel::mount::{
-    At, Change, MountAttributes, MountFlags, OpenTree, move_mount, open_tree, set_attributes,
+    At, Change, MountAttributes, MountFlags, OpenTree, by_path, move_mount, open_tree, set_attributes,
 };
 use kernel::record::{Chapter, because};
 use rustix::fs::{FileType, OFlags, StatVfsMountFlags};
@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use crate::error::{Error, InStep as _, Result};
 use crate::idmap;
 use crate::mount_options::{self, Options};
-use crate::place_in_proc;
+use crate::place_in_proc::{self, unlike};
 use crate::root::NewRoot;
 use crate::spec::{Mount, Spec};
 
@@ -59,6 +59,10 @@ pub fn attach(root: &NewRoot, mount: &Mount, options: &Options, tree: &OwnedFd) 
         .map_err(|errno| kernel::Error::new("fstat", mount.source.clone(), errno))
         .in_step(BIND_STEP)?;
     place_in_proc::check(mount, Some(tree))?;
+    if by_path::is_in_use() && options.propagation.is_some_and(|(flags, _)| flags == MountFlags::SHARED) {
+        let reason = "what is mounted there cannot be seen on the host without open_tree(2), which a filter denies: use slave";
+        return Err(unlike(mount, reason));
+    }
     let is_directory = FileType::from_raw_mode(status.st_mode) == FileType::Directory;
     let there = root.open(&mount.destination, OFlags::PATH | OFlags::DIRECTORY);
     // NOTDIR may also be an answer about the way to it, which making the place tells.

@@ -7,9 +7,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use cgroup::Hierarchy;
+use kernel::mount::by_path;
 use kernel::process::{self, CloneFlags};
 use kernel::record::{Actor, Chapter, because};
-use rustix::fs::FileType;
+use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
 use crate::attach::{self, Prepared};
@@ -113,19 +114,20 @@ impl Child<'_> {
         self.close_what_is_not_ours()?;
         self.wait_for_monitor()?;
         self.enter_namespaces()?;
+        let root = attach::root(self.request, &mut self.prepared)?;
         // A user namespace gets one only as long as the host's is in sight.
         let proc = if self.writes_below_proc() { PrivateProc::detached()? } else { None };
-        let root = attach::root(self.request, &mut self.prepared)?;
         self.fill_root(&root)?;
         self.run_hooks_before_root_changes()?;
+        self.make_working_directory(&root)?;
         self.enter_root(&root)?;
         let proc = match proc {
             None if self.writes_below_proc() => Some(PrivateProc::open()?),
             other => other,
         };
         self.set_parameters(proc.as_ref())?;
-        self.make_working_directory(&root)?;
-        self.protect_root(&root)?;
+        self.hide_paths()?;
+        self.settle_root(&root)?;
         self.finish(proc.as_ref())
     }
 
@@ -273,6 +275,7 @@ impl Child<'_> {
             terminal::bind_console(root, &terminal)?;
             self.use_terminal(terminal)?;
         }
+        by_path::move_to(root.directory.as_fd()).in_step("cannot mount without the newer mount calls")?;
         let is_hiding = self.linux().is_some_and(|linux| !linux.masked_paths.is_empty());
         self.covers = is_hiding.then(Covers::open).transpose()?;
         match &self.request.oci {
@@ -292,14 +295,21 @@ impl Child<'_> {
         Ok(())
     }
 
-    /// Makes what is the kernel's own in the root safe, and the root what it is to be.
-    fn protect_root(&mut self, root: &NewRoot) -> Result<()> {
+    /// Makes what is the kernel's own in the root safe. Nothing is mounted afterwards.
+    fn hide_paths(&mut self) -> Result<()> {
         let mut covers = self.covers.take();
-        let Some(linux) = self.linux() else { return Ok(()) };
-        hidden::make_read_only(&linux.readonly_paths)?;
-        if let Some(covers) = &mut covers {
-            covers.mask(&linux.masked_paths)?;
+        if let Some(linux) = self.linux() {
+            hidden::make_read_only(&linux.readonly_paths)?;
+            if let Some(covers) = &mut covers {
+                covers.mask(&linux.masked_paths)?;
+            }
         }
+        by_path::end().in_step("cannot mount without the newer mount calls")
+    }
+
+    /// Makes the root what it is to be.
+    fn settle_root(&self, root: &NewRoot) -> Result<()> {
+        let Some(linux) = self.linux() else { return Ok(()) };
         if let Some(propagation) = linux.rootfs_propagation.as_deref().filter(|_| self.request.oci.is_some())
         {
             root.propagate(propagation)?;
@@ -359,7 +369,7 @@ impl Child<'_> {
     /// docker and runc make the working directory when the image has none. Not by way of an open descriptor: that may lead outside.
     fn make_working_directory(&self, root: &NewRoot) -> Result<()> {
         let Some(process) = &self.request.spec.process else { return Ok(()) };
-        match rustix::fs::stat(&process.cwd) {
+        match root.open(&process.cwd, OFlags::PATH).and_then(rustix::fs::fstat) {
             Err(Errno::NOENT) => root.make_directory(&process.cwd).map(drop),
             Ok(status) if FileType::from_raw_mode(status.st_mode) != FileType::Directory => {
                 Err(working_directory::cannot_make(&process.cwd, Errno::NOTDIR))

@@ -3,9 +3,7 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
-use kernel::mount::{
-    At, Change, MountAttributes, Setting, fsconfig, fsmount, fsopen, move_mount, set_attributes,
-};
+use kernel::mount::{At, Change, MountAttributes, move_mount, set_attributes};
 use kernel::record::{Chapter, because};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -126,12 +124,6 @@ fn reason_of(kind: &str) -> &'static str {
 
 /// A new file system as a detached mount.
 pub fn new_file_system(kind: &str, source: &str, options: &Options) -> Result<OwnedFd> {
-    let context = fsopen(kind).in_step(MOUNT_STEP)?;
-    let set = |setting| fsconfig(context.as_fd(), kind, setting).in_step(MOUNT_STEP);
-    if !source.is_empty() {
-        set(Setting::String("source", source))?;
-    }
-    options.settings().try_for_each(set)?;
-    set(Setting::Create)?;
-    fsmount(context.as_fd(), kind, options.attributes()).in_step(MOUNT_STEP)
+    let settings: Vec<_> = options.settings().collect();
+    kernel::mount::new_file_system(kind, source, &settings, options.attributes()).in_step(MOUNT_STEP)
 }

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use crate::error::{Error, InStep as _, Result};
 use crate::file_system::new_file_system;
 use crate::mount_options;
+use crate::place_in_proc::plain;
 use crate::root::NewRoot;
 
 const STEP: &str = "cannot hide a path";
@@ -113,6 +114,8 @@ pub fn make_read_only(paths: &[PathBuf]) -> Result<()> {
 /// A path of the container's root, if it is there.
 fn open_without_links(path: &Path) -> Result<Option<OwnedFd>> {
     let root = NewRoot::of_this_process()?;
+    // Without links `..` is the directory before it, and nothing else can be above the root.
+    let path = &plain(path);
     match kernel::fs::open_without_links(root.directory.as_fd(), path, OFlags::PATH) {
         Ok(fd) => Ok(Some(fd)),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => Ok(None),

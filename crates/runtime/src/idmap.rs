@@ -44,6 +44,9 @@ pub fn refused(mount: &Mount, errno: Errno) -> Error {
             "only root of the host may map the owners of its files, and only once: its file system belongs to another user \
              namespace, or this mount is mapped already"
         }
+        Errno::NOSYS => {
+            "a filter around this process denies the newer mount calls, and no other call maps owners"
+        }
         _ => "its file system, or one below it, cannot show its files with other owners (idmap)",
     };
     let value = format!("{} at {}", mount.source, mount.destination.display());

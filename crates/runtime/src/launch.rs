@@ -105,7 +105,8 @@ fn launch_in(
     steps: Steps<impl FnOnce(u32) -> Result<Option<Group>>, impl FnOnce(u32, Option<&Group>) -> Result<()>>,
 ) -> Result<Made> {
     let Job { request, streams, hierarchy, gate } = job;
-    let binds = if privileged { bind::open_all(&request.spec)? } else { BTreeMap::new() };
+    let can_open = privileged && !kernel::mount::by_path::is_needed();
+    let binds = if can_open { bind::open_all(&request.spec)? } else { BTreeMap::new() };
     let shared_memory_of = request.shared_memory_of.as_deref().map(namespaces::open).transpose()?;
     let prepared = Prepared { overlays: Vec::new(), binds, shared_memory_of };
     if privileged {

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use cgroup::Hierarchy;
-use kernel::mount::{At, MountAttributes, Setting, fsconfig, fspick};
+use kernel::mount::{At, MountAttributes, Setting, by_path, reconfigure};
 use kernel::record::{Chapter, because};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -55,7 +55,10 @@ fn one(
     if mount.is_bind() {
         let tree = match opened {
             Some(tree) => tree,
-            None if idmap::is_asked(mount, &options) => return Err(idmap::refused(mount, Errno::PERM)),
+            None if idmap::is_asked(mount, &options) => {
+                let errno = if by_path::is_in_use() { Errno::NOSYS } else { Errno::PERM };
+                return Err(idmap::refused(mount, errno));
+            }
             None => bind::open(mount, &options)?,
         };
         let linux = request.spec.linux.as_ref();
@@ -79,15 +82,13 @@ fn remount(root: &NewRoot, mount: &Mount, options: &Options) -> Result<()> {
         .map_err(|errno| missing_target(&mount.destination, errno))?;
     let name = mount.destination.display().to_string();
     if !mount.is_bind() {
-        let context = fspick(At::fd(target.as_fd(), &name)).in_step(MOUNT_STEP)?;
-        let set = |setting| fsconfig(context.as_fd(), &mount.kind, setting).in_step(MOUNT_STEP);
-        options.settings().try_for_each(set)?;
+        let mut settings: Vec<_> = options.settings().collect();
         if options.set.contains(MountAttributes::RDONLY) {
-            set(Setting::Flag("ro"))?;
+            settings.push(Setting::Flag("ro"));
         } else if options.clear.contains(MountAttributes::RDONLY) {
-            set(Setting::Flag("rw"))?;
+            settings.push(Setting::Flag("rw"));
         }
-        set(Setting::Reconfigure)?;
+        reconfigure(At::fd(target.as_fd(), &name), &mount.kind, &settings).in_step(MOUNT_STEP)?;
     }
     for change in options.changes() {
         bind::change_what_is_not_locked(target.as_fd(), &name, change)?;

@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use kernel::mount::{
-    At, Change, MountAttributes, MountFlags, OpenTree, Setting, fsconfig, fsmount, fsopen, mount, move_mount,
-    open_tree, set_attributes, unmount_detached,
+    At, Change, MountAttributes, MountFlags, OpenTree, Setting, by_path, fsconfig, fsmount, fsopen, mount,
+    move_mount, open_tree, set_attributes, unmount_detached,
 };
 use kernel::process::{self, CloneFlags, Cloned};
 use kernel::record::{Actor, Chapter, because};
@@ -35,7 +35,7 @@ pub fn mount_overlay(overlay: &Overlay, id_map: Option<&OwnedFd>) -> Result<Owne
         return mount_id_mapped(overlay, user_namespace);
     }
     // By its version, as asking an older kernel leaves a complaint in the machine's log for each container.
-    if seccomp::kernel_version() < LAYER_BY_LAYER {
+    if seccomp::kernel_version() < LAYER_BY_LAYER || by_path::is_in_use() {
         return mount_by_options(overlay, &Directories::open(overlay)?);
     }
     let context = fsopen("overlay").in_step(STEP)?;

@@ -23,16 +23,18 @@ pub fn copy(path: &Path) -> Result<OwnedFd> {
         Chapter::Process,
         "a read-only view of coracle's own file: through it the container cannot change the file itself",
     );
-    match open_tree(At::path(path), OpenTree::CLONE) {
+    let view = match open_tree(At::path(path), OpenTree::CLONE) {
         Ok(file) => {
             let name = path.display().to_string();
             let change = Change { set: MountAttributes::RDONLY, ..Change::default() };
-            set_attributes(At::fd(file.as_fd(), &name), change).in_step(STEP)?;
-            Ok(file)
+            set_attributes(At::fd(file.as_fd(), &name), change).map(|()| file)
         }
-        // A user without CAP_SYS_ADMIN cannot mount; a sealed copy in memory serves as well.
-        Err(error) if error.errno() == Errno::PERM => sealed_copy(path),
-        Err(error) => Err(error).in_step(STEP),
+        Err(error) => Err(error),
+    };
+    match view {
+        // A user without CAP_SYS_ADMIN cannot mount, nor can root where a filter denies it; a sealed copy in memory serves as well.
+        Err(error) if matches!(error.errno(), Errno::PERM | Errno::NOSYS) => sealed_copy(path),
+        view => view.in_step(STEP),
     }
 }
 

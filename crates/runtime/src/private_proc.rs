@@ -8,7 +8,7 @@
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use kernel::mount::{MountAttributes, Setting, fsconfig, fsmount, fsopen};
+use kernel::mount::{MountAttributes, new_file_system};
 use kernel::record::{Chapter, because};
 use rustix::fs::{Mode, OFlags, PROC_SUPER_MAGIC};
 use rustix::io::Errno;
@@ -39,13 +39,8 @@ impl PrivateProc {
             Chapter::Process,
             "what is written below /proc goes to a procfs that no image can have faked",
         );
-        let mount = || {
-            let context = fsopen("proc")?;
-            fsconfig(context.as_fd(), "proc", Setting::Create)?;
-            let attributes = MountAttributes::NOSUID | MountAttributes::NODEV | MountAttributes::NOEXEC;
-            fsmount(context.as_fd(), "proc", attributes)
-        };
-        match mount() {
+        let attributes = MountAttributes::NOSUID | MountAttributes::NODEV | MountAttributes::NOEXEC;
+        match new_file_system("proc", "", &[], attributes) {
             Ok(directory) => Ok(Some(Self { directory })),
             Err(error) if matches!(error.errno(), Errno::PERM | Errno::ACCESS | Errno::NOSYS) => Ok(None),
             Err(error) => Err(error).in_step(STEP),

@@ -47,8 +47,8 @@ const EXPECTED: [&str; 28] = [
 ];
 /// A program, and the exit code that is expected.
 const TRUE: (&str, i32) = ("/bin/true", 0);
-/// prctl(2) options that only ask: PR_CAPBSET_READ, and PR_GET_AUXV, which Rust's library asks where the vDSO is.
-const ASKING: [&str; 2] = ["23", "1096112214"];
+/// prctl(2) options that only ask: PR_GET_SECCOMP, PR_CAPBSET_READ, and PR_GET_AUXV, which Rust's library asks where the vDSO is.
+const ASKING: [&str; 3] = ["21", "23", "1096112214"];
 /// Fields that hold an address or a program; the record has their sizes.
 const NOT_COMPARED: [&str; 6] = ["pidfd", "child_stack", "parent_tid", "filter", "insns", "license"];
 
