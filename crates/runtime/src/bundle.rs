@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use cgroup::Hierarchy;
+use rustix::fs::FileType;
 
 use crate::container::{self, Container, Record};
 use crate::error::{Error, InStep as _, Result};
@@ -66,14 +67,7 @@ pub(crate) fn request_of(creation: Creation<'_>, directory: &Path) -> Result<Req
         mount.source = oci.bundle.join(&mount.source).to_string_lossy().into_owned();
     }
     let root = spec.root.as_ref().map(|root| oci.bundle.join(&root.path)).unwrap_or_default();
-    rustix::fs::stat(&root)
-        .map_err(|errno| kernel::Error::new("stat", root.display().to_string(), errno))
-        .in_step("config.json: root.path: invalid rootfs")?;
-    let root = fs_err::canonicalize(&root)?;
-    if !root.is_dir() {
-        let reason = "the root file system must be a directory".to_owned();
-        return Err(Error::Configuration { what: "root.path", value: root.display().to_string(), reason });
-    }
+    let root = root_of(&root)?;
     let map_with_helpers = needs_helpers(&spec);
     Ok(Request {
         version: request::VERSION,
@@ -94,6 +88,43 @@ pub(crate) fn request_of(creation: Creation<'_>, directory: &Path) -> Result<Req
         name_file: None,
         state_directory: directory.to_owned(),
     })
+}
+
+/// The directory of `root.path`, which may also be a descriptor that the caller passes on: `/proc/self/fd/7`.
+fn root_of(given: &Path) -> Result<PathBuf> {
+    let refuse = |reason: &str| {
+        let value = given.display().to_string();
+        Err(Error::Configuration { what: "root.path", value, reason: reason.to_owned() })
+    };
+    let number = ["/proc/self/fd", "/dev/fd"].iter().find_map(|all| given.strip_prefix(all).ok());
+    if number.is_some_and(|number| !is_passed_on(number)) {
+        return refuse("the caller has not passed on such a descriptor");
+    }
+    let status = rustix::fs::stat(given)
+        .map_err(|errno| kernel::Error::new("stat", given.display().to_string(), errno))
+        .in_step("config.json: root.path: invalid rootfs")?;
+    if FileType::from_raw_mode(status.st_mode) != FileType::Directory {
+        return refuse("the root file system must be a directory");
+    }
+    let is_same = |path: &PathBuf| {
+        rustix::fs::stat(path)
+            .is_ok_and(|there| (there.st_dev, there.st_ino) == (status.st_dev, status.st_ino))
+    };
+    match fs_err::canonicalize(given) {
+        Ok(path) if is_same(&path) => Ok(path),
+        _ if number.is_some() => {
+            refuse("the descriptor's directory has no path here: it was removed, or something covers it")
+        }
+        other => Ok(other?),
+    }
+}
+
+/// Whether a descriptor was open when this program began: its own are closed by execve, and none of the caller's is.
+fn is_passed_on(number: &Path) -> bool {
+    let Ok(text) = fs_err::read_to_string(Path::new("/proc/self/fdinfo").join(number)) else { return false };
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
+    flags.is_some_and(|flags| flags & libc::O_CLOEXEC as u32 == 0)
 }
 
 /// Whether a user maps more than the own id, which takes newuidmap and newgidmap.
