@@ -21,7 +21,7 @@ const ATTEMPTS: usize = 16;
 /// The group of one container, in as many trees as it needs.
 #[derive(Debug)]
 pub struct Group {
-    place: Place,
+    pub(crate) place: Place,
     hierarchy: Hierarchy,
     pub(crate) unified: Option<Unified>,
     pub(crate) v1: Vec<V1Directory>,
@@ -683,7 +683,7 @@ impl Group {
 }
 
 impl Unified {
-    fn open(path: PathBuf) -> Result<Self> {
+    pub(crate) fn open(path: PathBuf) -> Result<Self> {
         match rustix::fs::open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
             Ok(descriptor) => Ok(Self { path, descriptor }),
             Err(errno) => Err(Error::Read { path, errno }),

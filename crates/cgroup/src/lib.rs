@@ -37,6 +37,7 @@ mod properties;
 mod scope;
 mod setting;
 mod statistics;
+mod subgroup;
 mod table;
 mod unit;
 
@@ -54,5 +55,6 @@ pub use limits::{
 pub use place::{Choice, Place};
 pub use scope::Refusal;
 pub use statistics::{Pressure, Statistics};
+pub use subgroup::Subgroup;
 pub use table::table_markdown;
 pub use unit::Unit;

@@ -31,7 +31,7 @@ pub struct Exec<'a> {
     pub streams: Streams,
     /// That many descriptors after the standard ones stay open.
     pub preserve_fds: u32,
-    /// A control group below the container's, for this program.
+    /// The container's control group, or one below it for this program.
     pub group: Option<Group>,
 }
 
@@ -62,10 +62,7 @@ pub fn exec(exec: Exec<'_>) -> Result<Executed> {
         oci.no_new_keyring = true;
     }
     labels::check(&request)?;
-    let group = match exec.group {
-        Some(group) => Some(group),
-        None => container.group()?,
-    };
+    let group = exec.group;
     let kinds = namespaces::other_than_own(container.pid())?;
     let plan = Plan::to_join(&request, &kinds)?;
     let hierarchy = Hierarchy::detect()?;

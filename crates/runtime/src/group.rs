@@ -120,13 +120,6 @@ pub fn find_written(state_directory: &Path) -> Result<Option<Group>> {
     })
 }
 
-/// Finds a group below the container's, which must exist.
-pub fn below(state_directory: &Path, path: &str) -> Result<Group> {
-    let missing = || cgroup::Error::Missing { path: path.into() };
-    let place = read(state_directory)?.ok_or_else(missing)?.place.below(path)?;
-    Ok(Group::open_at(&Hierarchy::detect()?, place)?.ok_or_else(missing)?)
-}
-
 fn read(state_directory: &Path) -> Result<Option<Written>> {
     state::read(&state_directory.join(FILE), |written: &Written| written.version)
 }

@@ -31,6 +31,53 @@ pub(crate) fn join(request: &Request, pid: u32) -> Result<()> {
     Place::of(&mount_point(&request.id)?, &request.id, rdt)?.enter(pid)
 }
 
+/// Changes the shares of a container that runs, `pid` being its first process; what is not given stays. One that had none gets a group.
+///
+/// The request is as it is to be written down then.
+pub fn update(request: &mut Request, pid: u32, cache: Option<&str>, bandwidth: Option<&str>) -> Result<()> {
+    let Ok(root) = mount_point(&request.id) else {
+        let schema = cache.or(bandwidth).unwrap_or_default();
+        return Err(refuse(schema, "Intel RDT is not enabled: no resctrl file system is mounted"));
+    };
+    let shares = &mut request.spec.linux.get_or_insert_default().intel_rdt;
+    update_in(&root, &request.id, shares, pid, cache, bandwidth)
+}
+
+fn update_in(
+    root: &Path,
+    id: &str,
+    shares: &mut Option<IntelRdt>,
+    pid: u32,
+    cache: Option<&str>,
+    bandwidth: Option<&str>,
+) -> Result<()> {
+    let has = |names: &[&str]| names.iter().any(|name| root.join("info").join(name).is_dir());
+    if let Some(schema) = cache.filter(|_| !has(&["L3", "L3CODE"])) {
+        return Err(refuse(schema, "Intel RDT/CAT: l3 cache schema is not enabled"));
+    }
+    if let Some(schema) = bandwidth.filter(|_| !has(&["MB"])) {
+        return Err(refuse(schema, "Intel RDT/MBA: memory bandwidth schema is not enabled"));
+    }
+    let changed = |schema: Option<&str>| schema.map(str::to_owned);
+    let only = IntelRdt {
+        l3_cache_schema: changed(cache),
+        mem_bw_schema: changed(bandwidth),
+        ..IntelRdt::default()
+    };
+    let is_first = shares.is_none();
+    let rdt = shares.get_or_insert_default();
+    let place = Place::of(root, id, rdt)?;
+    place.make(&only)?;
+    if is_first {
+        place.enter(pid)?;
+    }
+    // Of a group that is shared by name, too: whoever asks means it.
+    place.share(&only, true)?;
+    rdt.l3_cache_schema = only.l3_cache_schema.or(rdt.l3_cache_schema.take());
+    rdt.mem_bw_schema = only.mem_bw_schema.or(rdt.mem_bw_schema.take());
+    Ok(())
+}
+
 /// Removes what was made for the container alone. A group of a given name may be that of others, and stays.
 pub fn remove(request: &Request) -> Result<()> {
     let Some(rdt) = rdt_of(request) else { return Ok(()) };
@@ -251,6 +298,41 @@ mod tests {
         fs_err::remove_file(fake.0.join("gold/mon_groups/box/tasks")).unwrap();
         place.remove(&named).unwrap();
         assert!(fake.0.join("gold").exists() && !fake.0.join("gold/mon_groups/box").exists());
+    }
+
+    #[test]
+    fn shares_are_changed_and_what_is_not_given_stays() {
+        let fake = Fake::new("update");
+        for name in ["info/L3", "info/MB"] {
+            fs_err::create_dir_all(fake.0.join(name)).unwrap();
+        }
+        fake.fill("box");
+        let mut own = Some(rdt(r#"{"l3CacheSchema": "L3:0=f", "memBwSchema": "MB:0=20"}"#));
+        update_in(&fake.0, "box", &mut own, 42, None, Some("MB:0=70")).unwrap();
+        assert_eq!(fake.read("box/schemata"), "MB:0=70\n");
+        // It is in its group already.
+        assert_eq!(fake.read("box/tasks"), "");
+        assert_eq!(own, Some(rdt(r#"{"l3CacheSchema": "L3:0=f", "memBwSchema": "MB:0=70"}"#)));
+        fake.fill("gold");
+        let mut named = Some(rdt(r#"{"closID": "gold"}"#));
+        update_in(&fake.0, "box", &mut named, 42, Some("L3:0=3"), None).unwrap();
+        assert_eq!(fake.read("gold/schemata"), "L3:0=3\n");
+        assert_eq!(named.unwrap().l3_cache_schema.as_deref(), Some("L3:0=3"));
+    }
+
+    #[test]
+    fn a_container_without_shares_gets_a_group_of_its_own() {
+        let fake = Fake::new("late");
+        fs_err::create_dir_all(fake.0.join("info/L3CODE")).unwrap();
+        let mut none = None;
+        let told = update_in(&fake.0, "box", &mut none, 42, None, Some("MB:0=70")).unwrap_err().to_string();
+        assert_eq!(told, "linux.intelRdt \"MB:0=70\": Intel RDT/MBA: memory bandwidth schema is not enabled");
+        assert!(!fake.0.join("box").exists() && none.is_none());
+        fake.fill("box");
+        update_in(&fake.0, "box", &mut none, 42, Some("L3:0=3"), None).unwrap();
+        assert_eq!((fake.read("box/tasks"), fake.read("box/schemata")), ("42".into(), "L3:0=3\n".into()));
+        let told = update_in(&fake.0, "..", &mut none, 42, Some("L3:0=3"), None).unwrap_err().to_string();
+        assert!(told.contains("closID"), "{told}");
     }
 
     #[test]

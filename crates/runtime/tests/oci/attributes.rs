@@ -214,6 +214,16 @@ fn intel_rdt_is_refused_where_resctrl_is_not_mounted() {
     let error = bundle.refused();
     assert!(error.contains("Intel RDT is not enabled"), "{error}");
     bundle.assert_nothing_left();
+    bundle.remove("/linux/intelRdt");
+    bundle.bring(State::Running);
+    for flag in ["--l3-cache-schema", "--mem-bw-schema"] {
+        let ran = bundle.run(&["update", "--pids-limit", "77", flag, "L3:0=f", "{id}"]);
+        assert!(ran.code != 0 && ran.err.contains("not enabled"), "{ran:?}");
+    }
+    // Nothing else was changed either.
+    let limit =
+        std::fs::read_to_string(bundle.group("pids").or(bundle.group("unified")).unwrap().join("pids.max"));
+    assert_ne!(limit.unwrap(), "77\n");
 }
 
 /// A group of the first version's cpu controller has no time for real-time programs unless it is given some, so this is where there is none.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::bundle::{Bundle, State, eventually};
+use crate::bundle::{Bundle, Ran, State, eventually};
 
 #[test]
 fn created_started_stopped_and_deleted() {
@@ -262,6 +262,65 @@ fn exec_runs_beside_init() {
     assert!(capabilities.trim_end().ends_with("0000000000000020"), "{capabilities}");
     // In the container's groups.
     assert!(bundle.exec("cat /proc/self/cgroup").contains(&bundle.id));
+}
+
+/// In one group of all trees below the container's, or in another for each controller of version 1.
+#[test]
+fn exec_goes_into_groups_below_the_containers() {
+    let mut bundle = bundle!();
+    bundle.bring(State::Running);
+    for group in bundle.groups() {
+        for name in ["sub", "other"] {
+            std::fs::create_dir_all(group.join(name)).unwrap();
+            for file in ["cpuset.cpus", "cpuset.mems"].iter().filter(|file| group.join(file).exists()) {
+                let _ = std::fs::copy(group.join(file), group.join(name).join(file));
+            }
+        }
+    }
+    let exec = |options: &[&str]| {
+        let words = [&["exec"], options, &["{id}", "cat", "/proc/self/cgroup"]].concat();
+        bundle.run(&words)
+    };
+    let path_of = |ran: &Ran, controller: &str| {
+        let of = |line: &&str| line.split(':').nth(1).unwrap().split(',').any(|name| name == controller);
+        ran.out
+            .lines()
+            .find(of)
+            .unwrap_or_else(|| panic!("{controller}: {ran:?}"))
+            .rsplit(':')
+            .next()
+            .unwrap()
+            .to_owned()
+    };
+    let ran = exec(&["--cgroup", "sub"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let inside = ran.out.lines().filter(|line| line.ends_with(&format!("/{}/sub", bundle.id))).count();
+    assert_eq!(inside, bundle.groups().len(), "{ran:?}");
+    let has_v1 = bundle.group("pids").is_some() && bundle.group("cpu").is_some();
+    if has_v1 {
+        let ran = exec(&["--cgroup", "cpu,cpuacct:sub", "--cgroup", "pids:/other"]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert_eq!(path_of(&ran, "cpu"), format!("/{}/sub", bundle.id));
+        assert_eq!(path_of(&ran, "pids"), format!("/{}/other", bundle.id));
+        assert_eq!(path_of(&ran, "memory"), format!("/{}", bundle.id));
+    }
+    for (options, words) in [
+        (&["--cgroup", "sub", "--cgroup", "other"][..], "sub (missing <controller>: prefix)"),
+        (&["--cgroup", ":sub"], ":sub (empty <controller> prefix)"),
+        (&["--cgroup", "cpu:sub", "--cgroup", "pids,cpu:sub"], "cpu"),
+        (&["--cgroup", "a:b:c"], "invalid --cgroup argument: a:b:c"),
+        (&["--cgroup", "nothing:sub"], "nothing"),
+        (&["--cgroup", "missing"], "missing"),
+    ] {
+        let ran = exec(options);
+        let said = ran.errors().pop().unwrap_or_default();
+        let is_runc = crate::under_test::runc().is_some();
+        assert!(ran.code == 255 && (is_runc || said.contains(words)), "{options:?}: {ran:?}");
+    }
+    if crate::under_test::runc().is_none() {
+        let ran = exec(&["--cgroup", "../.."]);
+        assert!(ran.code == 255 && ran.errors().pop().unwrap().contains("without `.` and `..`"), "{ran:?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! `exec`: another program in a container.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
+use cgroup::Subgroup;
 use runtime::container::{Container, Fault, Status};
 use runtime::spec::{Capabilities, Process};
 use runtime::{Error, Exec, Streams, own_file};
@@ -68,14 +70,11 @@ fn execute(global: &Global, given: &Given) -> Outcome {
     let console = console.map(create::connect_to).transpose()?;
     let preserve_fds = create::preserved(given, &mut process.env)?;
     let relay = if detached { None } else { Some(Relay::begin(false)?) };
-    let group = match given.value("cgroup").filter(|path| !path.is_empty()) {
-        Some(path) if path.contains(':') => {
-            return Err(Failed::new(format!(
-                "--cgroup {path}: a group in one controller's tree alone is not supported (give the path without the controller)"
-            )));
-        }
-        Some(path) => Some(runtime::group::below(&container.directory, path)?),
-        None => None,
+    let subgroups = subgroups(given.values("cgroup"))?;
+    let group = match container.group()? {
+        Some(group) => Some(group.below(&subgroups).map_err(Error::from)?),
+        None if subgroups.is_empty() => None,
+        None => return Err(Failed::new("--cgroup: the container has no control group")),
     };
     let exec = Exec { container: &container, process, streams: Streams::inherited()?, preserve_fds, group };
     let mut executed = runtime::exec(exec)?;
@@ -126,6 +125,32 @@ fn process(container: &Container, given: &Given) -> Result<Process, Failed> {
     process.no_new_privileges |= given.is_on("no-new-privs");
     add_capabilities(&mut process, given.values("cap"));
     Ok(process)
+}
+
+/// The groups below the container's that `--cgroup` names: one for all trees, or one for the trees of controllers each.
+fn subgroups(given: &[String]) -> Result<Vec<Subgroup>, Failed> {
+    let mut named = BTreeSet::new();
+    let mut subgroups = Vec::new();
+    let given: Vec<&String> = given.iter().filter(|text| !text.is_empty()).collect();
+    for text in &given {
+        let wrong = |reason: &str| Err(Failed::new(format!("invalid --cgroup argument: {text} ({reason})")));
+        let (controllers, path) = match text.split_once(':') {
+            Some((list, path)) => (list.split(',').map(str::to_owned).collect(), path),
+            None if given.len() > 1 => return wrong("missing <controller>: prefix"),
+            None => (Vec::new(), text.as_str()),
+        };
+        if controllers.iter().any(String::is_empty) {
+            return wrong("empty <controller> prefix");
+        }
+        if path.contains(':') {
+            return wrong("more than one colon");
+        }
+        if !controllers.iter().all(|controller: &String| named.insert(controller.clone())) {
+            return wrong("a controller is named twice");
+        }
+        subgroups.push(Subgroup { controllers, path: path.to_owned() });
+    }
+    Ok(subgroups)
 }
 
 fn id(kind: &str, text: &str) -> Result<u32, Failed> {

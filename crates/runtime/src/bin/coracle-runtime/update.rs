@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use runtime::Error;
 use runtime::container::{Container, Fault, Status};
+use runtime::intel_rdt;
 use runtime::spec::{BlockIo, Cpu, Memory, Pids, Resources};
 
 use crate::arguments::{Flag, Given, option};
@@ -36,12 +37,7 @@ pub const FLAGS: &[Flag] = &[
 ];
 
 pub fn run(global: &Global, given: &Given) -> Outcome {
-    let container = Container::open(&global.root, &given.operands[0])?;
-    for name in ["l3-cache-schema", "mem-bw-schema"] {
-        if given.value(name).is_some_and(|value| !value.is_empty()) {
-            return Err(Failed::new(format!("--{name}: Intel RDT groups cannot be changed by this version")));
-        }
-    }
+    let mut container = Container::open(&global.root, &given.operands[0])?;
     if given.value("kernel-memory").is_some_and(|value| !value.is_empty()) {
         global.log.warning("--kernel-memory: no kernel limits it any more, so it is passed over");
     }
@@ -56,6 +52,13 @@ pub fn run(global: &Global, given: &Given) -> Outcome {
     let Some(mut group) = container.group()? else {
         return Err(Failed::new("the container has no control group, so nothing can be limited"));
     };
+    let schema = |name| given.value(name).filter(|schema| !schema.is_empty());
+    let (cache, bandwidth) = (schema("l3-cache-schema"), schema("mem-bw-schema"));
+    if cache.is_some() || bandwidth.is_some() {
+        let pid = container.pid();
+        intel_rdt::update(&mut container.record.request, pid, cache, bandwidth)?;
+        container.write()?;
+    }
     group.update(&limits).map_err(Error::from)?;
     Ok(ExitCode::SUCCESS)
 }
