@@ -4,8 +4,8 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::bundle::{Bundle, State, eventually};
-use crate::under_test::runc;
+use crate::bundle::{Bundle, State, eventually, run_ok};
+use crate::under_test::{program, runc};
 
 /// Counts in a file, five times a second.
 const COUNT: &str =
@@ -76,6 +76,7 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         (&["checkpoint", "--empty-ns", "pid"], "namespace pid is not supported"),
         (&["checkpoint", "--page-server", "here"], "invalid page-server \"here\""),
         (&["checkpoint", "--manage-cgroups-mode", "some"], "invalid manage-cgroups-mode \"some\""),
+        (&["restore", "--lazy-pages"], "--lazy-pages is not supported"),
         (&["restore", "--no-pivot"], "--no-pivot is not supported"),
         (&["restore", "--console-socket", "/x"], "--console-socket is not supported"),
         (&["restore", "--bundle", "{bundle}"], "container with given ID already exists"),
@@ -85,11 +86,26 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         assert!(ran.errors()[0].contains(expected), "{words:?}: {ran:?}");
     }
     assert_eq!(bundle.status(), "running");
+    // One line for an ordinary user, who may see the container's state.
+    run_ok("chmod", &["-R", "a+rX", bundle.directory().to_str().unwrap()]);
+    let own = bundle.path("own");
+    run_ok("cp", &[program().to_str().unwrap(), &own]);
+    let mut asked = Command::new("setpriv");
+    asked.args(["--reuid=65534", "--regid=65534", "--clear-groups", &own]);
+    asked.args(bundle.command(&["checkpoint", &bundle.id]).get_args()).current_dir(bundle.directory());
+    let ran = bundle.finish(asked);
+    assert_eq!((ran.code, ran.errors().len(), ran.err.lines().count()), (1, 1, 1), "{ran:?}");
+    assert!(ran.errors()[0].contains("user \"not root\": criu needs root"), "{ran:?}");
     bundle.ok(&["delete", "--force", "{id}"]);
     let restore = ["restore", "--bundle", "{bundle}", "--image-path", "/nowhere/at/all", "{id}"];
     assert!(bundle.run(&restore).errors()[0].contains("no such directory"));
     bundle.set("/process/terminal", true).write_config();
-    assert!(bundle.run(&restore).errors()[0].contains("process.terminal"));
+    let ran = bundle.run(&restore);
+    assert!(
+        ran.errors()[0].contains("process.terminal \"true\": criu's command line cannot hand"),
+        "{ran:?}"
+    );
+    assert_eq!((ran.code, ran.err.lines().count()), (1, 1), "{ran:?}");
     bundle.remove("/process/terminal").set("/hooks/prestart", json!([{"path": "/bin/true"}])).write_config();
     assert!(bundle.run(&restore).errors()[0].contains("hooks"));
     bundle.assert_nothing_left();
