@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::client::Client;
 use crate::place::{Limit, Place, Ran, busybox, on_a_terminal, runtime, until};
 
 /// No bridge: nothing is asked of the machine's packet filter.
@@ -37,7 +38,7 @@ impl Docker {
             .arg("--exec-opt=native.cgroupdriver=cgroupfs")
             .arg(format!("--cgroup-parent=/{}", place.group()));
         daemon.args(options);
-        place.daemon(&mut daemon, "dockerd.log", || docker.docker(&["version"]).code == 0);
+        place.daemon(&mut daemon, "dockerd.log", || docker.ask(&["version"]).code == 0);
         docker.ok(&["load", "--quiet", "--input", busybox().to_str().unwrap()]);
         Some(docker)
     }
@@ -46,6 +47,13 @@ impl Docker {
         format!("unix://{}/sock", self.place.directory().display())
     }
 
+    /// How many containers of the service `sleepers` run.
+    fn replicas(&self) -> usize {
+        self.ok(&["ps", "-q", "--filter", "label=com.docker.swarm.service.name=sleepers"]).lines().count()
+    }
+}
+
+impl Client for Docker {
     /// Debian's client, which is the daemon's age: a newer one in /usr/local builds otherwise.
     fn command(&self, arguments: &[&str]) -> Command {
         let debians = "/usr/bin/docker";
@@ -53,40 +61,6 @@ impl Docker {
         command.args(arguments).env("DOCKER_HOST", self.host());
         command.env("DOCKER_CONFIG", self.place.directory().join("client")).env("DOCKER_BUILDKIT", "0");
         command
-    }
-
-    fn docker(&self, arguments: &[&str]) -> Ran {
-        self.command(arguments).output().unwrap().into()
-    }
-
-    #[track_caller]
-    fn ok(&self, arguments: &[&str]) -> String {
-        self.docker(arguments).ok().trim_end().to_owned()
-    }
-
-    /// Runs a container without a network: `options`, the image, the command.
-    fn run(&self, arguments: &[&str]) -> Ran {
-        self.docker(&[&["run", "--network=none"], arguments].concat())
-    }
-
-    /// Starts one called `name`, that runs a script.
-    #[track_caller]
-    fn start(&self, name: &str, options: &[&str], script: &str) {
-        self.run(&[&["-d", "--name", name], options, &["busybox", "sh", "-c", script]].concat()).ok();
-    }
-
-    #[track_caller]
-    fn inspect(&self, name: &str, field: &str) -> String {
-        self.ok(&["inspect", "--format", &format!("{{{{.{field}}}}}"), name])
-    }
-
-    fn logs(&self, name: &str) -> String {
-        self.ok(&["logs", name])
-    }
-
-    /// How many containers of the service `sleepers` run.
-    fn replicas(&self) -> usize {
-        self.ok(&["ps", "-q", "--filter", "label=com.docker.swarm.service.name=sleepers"]).lines().count()
     }
 }
 
@@ -110,7 +84,7 @@ fn output_and_exit_code_are_the_commands() {
     child.stdin.take().unwrap().write_all(b"through").unwrap();
     assert_eq!(Ran::from(child.wait_with_output().unwrap()).ok(), "through");
     assert_eq!(docker.run(&["--rm", "--init", "busybox", "cat", "/proc/1/comm"]).ok(), "docker-init\n");
-    let host = docker.docker(&["run", "--rm", "--network=host", "busybox", "readlink", "/proc/self/ns/net"]);
+    let host = docker.ask(&["run", "--rm", "--network=host", "busybox", "readlink", "/proc/self/ns/net"]);
     assert_eq!(host.ok(), docker.place.run("readlink", &["/proc/self/ns/net"]).ok());
     assert_eq!(docker.ok(&["ps", "-aq"]), "");
 }
@@ -137,7 +111,7 @@ fn a_detached_one_is_logged_stopped_started_and_removed() {
     assert!(top.contains("sh -c"), "{top}");
     docker.ok(&["kill", "kind"]);
     assert_eq!(docker.ok(&["wait", "kind"]), "137");
-    assert_ne!(docker.docker(&["kill", "kind"]).code, 0, "it does not run");
+    assert_ne!(docker.ask(&["kill", "kind"]).code, 0, "it does not run");
 
     // One that ends by itself is started again.
     let options = ["--restart", "on-failure:2"];
@@ -153,22 +127,22 @@ fn exec_has_its_own_user_terminal_and_exit_code() {
     let test = "docker::exec_has_its_own_user_terminal_and_exit_code";
     let Some(docker) = Docker::new(test, WITHOUT_BRIDGE) else { return };
     docker.start("box", &["--hostname", "inside"], "sleep 1000");
-    let ran = docker.docker(&["exec", "box", "sh", "-c", "hostname; cat /proc/1/comm; exit 7"]);
+    let ran = docker.ask(&["exec", "box", "sh", "-c", "hostname; cat /proc/1/comm; exit 7"]);
     assert_eq!((ran.code, ran.out.as_str()), (7, "inside\nsleep\n"), "{ran:?}");
     let other =
         ["exec", "-u", "alice", "-w", "/tmp", "-e", "OWN=exec", "box", "sh", "-c", "id -u; pwd; echo $OWN"];
     assert_eq!(docker.ok(&other), "1000\n/tmp\nexec");
     assert!(docker.ok(&["exec", "-t", "box", "tty"]).starts_with("/dev/pts/"));
     for program in ["absent", "/etc"] {
-        let failed = docker.docker(&["exec", "box", program]);
+        let failed = docker.ask(&["exec", "box", program]);
         assert_eq!(failed.code, 126, "{failed:?}");
     }
     docker.ok(&["exec", "-d", "box", "sh", "-c", "echo detached > /tmp/written"]);
     until("the detached one's file", || {
-        (docker.docker(&["exec", "box", "cat", "/tmp/written"]).out == "detached\n").then_some(())
+        (docker.ask(&["exec", "box", "cat", "/tmp/written"]).out == "detached\n").then_some(())
     });
     docker.ok(&["kill", "box"]);
-    assert_ne!(docker.docker(&["exec", "box", "true"]).code, 0, "it has ended");
+    assert_ne!(docker.ask(&["exec", "box", "true"]).code, 0, "it has ended");
 }
 
 #[test]
@@ -181,7 +155,7 @@ fn a_paused_one_stands_still() {
     let ticks = docker.logs("box").len();
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(docker.logs("box").len(), ticks);
-    assert_ne!(docker.docker(&["exec", "box", "true"]).code, 0, "nothing starts in a paused one");
+    assert_ne!(docker.ask(&["exec", "box", "true"]).code, 0, "nothing starts in a paused one");
     docker.ok(&["unpause", "box"]);
     until("more output", || (docker.logs("box").len() > ticks).then_some(()));
     docker.ok(&["pause", "box"]);
@@ -208,7 +182,7 @@ fn limits_hold_are_updated_and_shown() {
     assert_eq!(limit(Limit::Processes), "10");
     assert_eq!(limit(Limit::Processor).split(' ').next(), Some("50000"), "what was not asked for stays");
     let greedy = "for i in $(seq 30); do sleep 100 & done; echo all";
-    assert!(!docker.docker(&["exec", "box", "sh", "-c", greedy]).out.contains("all"));
+    assert!(!docker.ask(&["exec", "box", "sh", "-c", greedy]).out.contains("all"));
 
     // Without limits it is measured too, and alone.
     docker.start("free", &[], "sleep 1000");
@@ -303,7 +277,7 @@ fn images_are_built_in_it() {
     docker.ok(&["build", "--network=none", "--tag=built", context.to_str().unwrap()]);
     assert_eq!(docker.run(&["--rm", "built"]).ok(), "built by 1000\n");
     std::fs::write(context.join("Dockerfile"), "FROM busybox\nRUN exit 6\n").unwrap();
-    let failed = docker.docker(&["build", "--network=none", context.to_str().unwrap()]);
+    let failed = docker.ask(&["build", "--network=none", context.to_str().unwrap()]);
     assert!(failed.err.contains("returned a non-zero code: 6"), "{failed:?}");
 }
 
@@ -317,10 +291,10 @@ fn containers_of_a_network_reach_each_other_by_name() {
         ["run", "-d", "--name=server", "--network=net", "--publish=8080:80", "busybox", "sh", "-c", serve];
     docker.ok(&server);
     let ask = ["run", "--rm", "--network=net", "busybox", "wget", "-qO-", "http://server/"];
-    until("the server by its name", || (docker.docker(&ask).out == "page\n").then_some(()));
+    until("the server by its name", || (docker.ask(&ask).out == "page\n").then_some(()));
     let published = ["wget", "-qO-", "http://127.0.0.1:8080/"];
     assert_eq!(docker.place.run("busybox", &published).ok(), "page\n");
-    let other = docker.docker(&["run", "--rm", "busybox", "wget", "-qO-", "http://server/"]);
+    let other = docker.ask(&["run", "--rm", "busybox", "wget", "-qO-", "http://server/"]);
     assert!(other.err.contains("bad address"), "the default network is another: {other:?}");
     docker.ok(&["network", "connect", "bridge", "server"]);
     let devices = docker.ok(&["exec", "server", "ls", "/sys/class/net"]);

@@ -10,6 +10,7 @@
     unreachable_pub
 )]
 
+mod client;
 mod containerd;
 mod cri;
 mod docker;

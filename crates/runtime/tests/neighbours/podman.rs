@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::client::Client;
 use crate::place::{Limit, Place, Ran, busybox, on_a_terminal, runtime, until};
 
 /// podman's default limits of a process may be more than the machine's own, which only CAP_SYS_RESOURCE raises.
@@ -22,7 +23,9 @@ impl Podman {
         podman.ok(&["load", "--quiet", "--input", busybox().to_str().unwrap()]);
         Some(podman)
     }
+}
 
+impl Client for Podman {
     fn command(&self, arguments: &[&str]) -> Command {
         let directory = self.place.directory();
         let mut command = self.place.command("podman");
@@ -35,36 +38,9 @@ impl Podman {
         command
     }
 
-    fn podman(&self, arguments: &[&str]) -> Ran {
-        self.command(arguments).output().unwrap().into()
-    }
-
-    #[track_caller]
-    fn ok(&self, arguments: &[&str]) -> String {
-        self.podman(arguments).ok().trim_end().to_owned()
-    }
-
-    /// Runs a container without a network in our control group: `options`, the image, the command.
-    fn run(&self, arguments: &[&str]) -> Ran {
-        let group = format!("--cgroup-parent=/{}", self.place.group());
-        self.podman(&[&["run", "--network=none", &group], arguments].concat())
-    }
-
-    /// Starts one called `name`, that runs a script.
-    #[track_caller]
-    fn start(&self, name: &str, options: &[&str], script: &str) {
-        let detached = [&["-d", "--name", name], options, &["busybox", "sh", "-c", script]].concat();
-        self.run(&detached).ok();
-    }
-
-    #[track_caller]
-    fn inspect(&self, name: &str, field: &str) -> String {
-        self.ok(&["inspect", "--format", &format!("{{{{.{field}}}}}"), name])
-    }
-
-    /// What a container's script wrote to its output until now.
-    fn logs(&self, name: &str) -> String {
-        self.ok(&["logs", name])
+    /// In our control group.
+    fn of_run(&self) -> Vec<String> {
+        vec!["--network=none".to_owned(), format!("--cgroup-parent=/{}", self.place.group())]
     }
 }
 
@@ -118,7 +94,7 @@ fn a_detached_one_is_logged_stopped_started_and_removed() {
     podman.ok(&["kill", "kind"]);
     podman.ok(&["wait", "kind"]);
     assert_eq!(podman.inspect("kind", "State.ExitCode"), "137");
-    assert_ne!(podman.podman(&["kill", "kind"]).code, 0, "it does not run");
+    assert_ne!(podman.ask(&["kill", "kind"]).code, 0, "it does not run");
 
     podman.start("stubborn", &[], "trap 'echo asked' TERM; echo up; while :; do sleep 0.1; done");
     until("its output", || (podman.logs("stubborn") == "up").then_some(()));
@@ -139,25 +115,25 @@ fn a_detached_one_is_logged_stopped_started_and_removed() {
 fn exec_has_its_own_user_terminal_and_exit_code() {
     let Some(podman) = Podman::new("podman::exec_has_its_own_user_terminal_and_exit_code") else { return };
     podman.start("a", &["--hostname", "inside", "--env", "FROM=run"], "sleep 1000");
-    let ran = podman.podman(&["exec", "a", "sh", "-c", "hostname; cat /proc/1/comm; echo $FROM; exit 7"]);
+    let ran = podman.ask(&["exec", "a", "sh", "-c", "hostname; cat /proc/1/comm; echo $FROM; exit 7"]);
     assert_eq!((ran.code, ran.out.as_str()), (7, "inside\nsleep\nrun\n"), "{ran:?}");
     let other =
         ["exec", "-u", "alice", "-w", "/tmp", "-e", "OWN=exec", "a", "sh", "-c", "id -u; pwd; echo $OWN"];
     assert_eq!(podman.ok(&other), "1000\n/tmp\nexec");
     assert!(podman.ok(&["exec", "-t", "a", "tty"]).starts_with("/dev/pts/"));
-    assert_eq!(podman.podman(&["exec", "-t", "a", "sh", "-c", "exit 9"]).code, 9);
-    assert_eq!(podman.podman(&["exec", "a", "absent"]).code, 127);
-    assert_eq!(podman.podman(&["exec", "a", "/etc"]).code, 126);
+    assert_eq!(podman.ask(&["exec", "-t", "a", "sh", "-c", "exit 9"]).code, 9);
+    assert_eq!(podman.ask(&["exec", "a", "absent"]).code, 127);
+    assert_eq!(podman.ask(&["exec", "a", "/etc"]).code, 126);
     let mut child = podman.command(&["exec", "-i", "a", "cat"]);
     let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(b"through").unwrap();
     assert_eq!(Ran::from(child.wait_with_output().unwrap()).ok(), "through");
     podman.ok(&["exec", "-d", "a", "sh", "-c", "echo detached > /tmp/written"]);
     until("the detached one's file", || {
-        (podman.podman(&["exec", "a", "cat", "/tmp/written"]).out == "detached\n").then_some(())
+        (podman.ask(&["exec", "a", "cat", "/tmp/written"]).out == "detached\n").then_some(())
     });
     podman.ok(&["kill", "a"]);
-    assert_ne!(podman.podman(&["exec", "a", "true"]).code, 0, "it has ended");
+    assert_ne!(podman.ask(&["exec", "a", "true"]).code, 0, "it has ended");
 }
 
 #[test]
@@ -170,7 +146,7 @@ fn a_paused_one_stands_still() {
     let ticks = podman.logs("a").len();
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(podman.logs("a").len(), ticks);
-    assert_ne!(podman.podman(&["exec", "a", "true"]).code, 0, "nothing starts in a paused one");
+    assert_ne!(podman.ask(&["exec", "a", "true"]).code, 0, "nothing starts in a paused one");
     podman.ok(&["unpause", "a"]);
     assert_eq!(podman.inspect("a", "State.Status"), "running");
     until("more output", || (podman.logs("a").len() > ticks).then_some(()));
@@ -198,7 +174,7 @@ fn limits_hold_are_updated_and_shown() {
     assert_eq!(limit(Limit::Processes), "20", "what was not asked for stays");
 
     let greedy = "for i in $(seq 30); do sleep 100 & done; echo all";
-    assert!(!podman.podman(&["exec", "a", "sh", "-c", greedy]).out.contains("all"));
+    assert!(!podman.ask(&["exec", "a", "sh", "-c", greedy]).out.contains("all"));
     let hungry =
         ["--rm", "--memory", "16m", "--memory-swap", "16m", "busybox", "dd", "if=/dev/zero", "of=/dev/null"];
     let ran = podman.run(&[&hungry[..], &["bs=64M", "count=1"]].concat());
@@ -271,7 +247,7 @@ fn health_is_asked_by_exec() {
     let Some(podman) = Podman::new("podman::health_is_asked_by_exec") else { return };
     // Without an interval nothing is asked of systemd.
     podman.start("a", &["--health-cmd", "test -e /well", "--health-interval", "disable"], "sleep 1000");
-    assert_eq!(podman.podman(&["healthcheck", "run", "a"]).code, 1);
+    assert_eq!(podman.ask(&["healthcheck", "run", "a"]).code, 1);
     podman.ok(&["exec", "a", "touch", "/well"]);
     podman.ok(&["healthcheck", "run", "a"]);
     assert_eq!(podman.inspect("a", "State.Healthcheck.Status"), "healthy");
@@ -289,8 +265,7 @@ fn containers_of_a_pod_share_namespaces() {
     member("server", "mkdir /www; echo page > /www/index.html; httpd -f -p 127.0.0.1:80 -h /www");
     member("client", "sleep 1000");
     until("the server", || {
-        (podman.podman(&["exec", "client", "wget", "-qO-", "http://127.0.0.1/"]).out == "page\n")
-            .then_some(())
+        (podman.ask(&["exec", "client", "wget", "-qO-", "http://127.0.0.1/"]).out == "page\n").then_some(())
     });
     let namespace =
         |name: &str, kind: &str| podman.ok(&["exec", name, "readlink", &format!("/proc/self/ns/{kind}")]);
@@ -314,7 +289,7 @@ fn namespaces_of_other_containers_are_joined() {
     let group = format!("--cgroup-parent=/{}", podman.place.group());
     let joined = ["--pid=container:a", "--network=container:a", "--ipc=container:a"];
     let ran =
-        podman.podman(&[&["run", "--rm", &group], &joined[..], &["busybox", "cat", "/proc/1/comm"]].concat());
+        podman.ask(&[&["run", "--rm", &group], &joined[..], &["busybox", "cat", "/proc/1/comm"]].concat());
     assert_eq!((ran.code, ran.out.as_str()), (0, "sleep\n"), "{ran:?}");
     let comm = podman.run(&["--rm", "--pid=host", "busybox", "cat", "/proc/1/comm"]);
     assert_eq!(comm.ok(), "tini-static\n");

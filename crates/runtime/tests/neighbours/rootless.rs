@@ -1,8 +1,10 @@
 //! podman as an ordinary user with subordinate ids, who makes user namespaces of his own.
 
 use std::path::PathBuf;
+use std::process::Command;
 
-use crate::place::{Place, Ran, busybox, runtime, until};
+use crate::client::Client;
+use crate::place::{Place, busybox, runtime, until};
 
 /// The user's and group's number, which nobody on a machine has by accident.
 const ID: u32 = 64_124;
@@ -43,24 +45,17 @@ impl User {
         user.ok(&["load", "--quiet", "--input", archive.to_str().unwrap()]);
         Some(user)
     }
+}
 
-    fn podman(&self, arguments: &[&str]) -> Ran {
+impl Client for User {
+    fn command(&self, arguments: &[&str]) -> Command {
         let directory = self.place.directory();
         let mut command = self.place.command("setpriv");
         let id = ID.to_string();
         command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "podman", "--runtime"]);
         command.arg(&self.runtime).args(arguments).env("CONTAINERS_CONF", directory.join("containers.conf"));
         command.env("HOME", directory.join("home")).env("XDG_RUNTIME_DIR", directory.join("xdg"));
-        command.output().unwrap().into()
-    }
-
-    #[track_caller]
-    fn ok(&self, arguments: &[&str]) -> String {
-        self.podman(arguments).ok().trim_end().to_owned()
-    }
-
-    fn run(&self, arguments: &[&str]) -> Ran {
-        self.podman(&[&["run", "--network=none"], arguments].concat())
+        command
     }
 }
 
@@ -85,7 +80,7 @@ fn a_users_container_lives_its_life() {
     let script = "trap 'exit 5' TERM; echo up; while :; do sleep 0.1; done";
     user.run(&["-d", "--name=kind", "busybox", "sh", "-c", script]).ok();
     until("its output", || (user.ok(&["logs", "kind"]) == "up").then_some(()));
-    let ran = user.podman(&["exec", "kind", "sh", "-c", "cat /proc/1/comm; exit 7"]);
+    let ran = user.ask(&["exec", "kind", "sh", "-c", "cat /proc/1/comm; exit 7"]);
     assert_eq!((ran.code, ran.out.as_str()), (7, "sh\n"), "{ran:?}");
     assert!(user.ok(&["exec", "-t", "-u", "alice", "kind", "tty"]).starts_with("/dev/pts/"));
     user.ok(&["stop", "-t", "20", "kind"]);
