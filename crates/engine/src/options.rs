@@ -25,7 +25,6 @@ pub use names::{
     DOMAIN_NAME, add_host, cid_file, container_name, dns, dns_option, dns_search, domainname, hostname,
     platform, pull, stop_signal, stop_timeout, sysctl, working_directory,
 };
-pub(crate) use names::{is_ipc_parameter, is_network_parameter};
 pub use powers::{capability, security_opt};
 
 /// The result of reading an option.

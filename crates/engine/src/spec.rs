@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use runtime::config::{is_ipc_parameter, is_network_parameter};
 use runtime::spec::{DeviceRule, Rlimit, ThrottleDevice, TimeOffset, WeightDevice};
 
-use crate::options::{Error, is_ipc_parameter, is_network_parameter};
+use crate::options::Error;
 
 /// One container, as asked.
 #[derive(Debug, Clone, Default, PartialEq)]

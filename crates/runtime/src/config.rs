@@ -9,7 +9,6 @@ mod fuzz;
 mod linux;
 mod mounts;
 mod process;
-mod ranges;
 mod seccomp;
 mod sysctl;
 
@@ -21,6 +20,7 @@ use crate::spec::{Hooks, Linux, NamespaceKind, Process, Spec};
 pub use error::{Error, Result, Warning};
 pub use fuzz::fuzz_config;
 pub(crate) use sysctl::sysctl_file;
+pub use sysctl::{is_ipc_parameter, is_network_parameter};
 
 /// Reads `config.json` of the bundle in this directory. It is not checked yet: [`validate`].
 pub fn read(bundle: &Path) -> crate::Result<Spec> {

@@ -165,7 +165,7 @@ fn join(init: BorrowedFd<'_>, kinds: &[NamespaceKind]) -> Result<()> {
 
 fn enter_all(init: BorrowedFd<'_>, flags: CloneFlags, kinds: &[NamespaceKind]) -> kernel::Result<()> {
     const INIT: &str = "the container's first process";
-    let file = |kind: &NamespaceKind| process::namespace_of(init, namespaces::file_name(*kind));
+    let file = |kind: &NamespaceKind| process::namespace_of(init, kind.file_name());
     // All are opened before the first is entered, as afterwards the others may not be there to be seen.
     match kinds.iter().map(file).collect::<kernel::Result<Option<Vec<_>>>>()? {
         _ if flags.is_empty() => Ok(()),

@@ -55,20 +55,6 @@ pub(crate) fn flag(kind: NamespaceKind) -> CloneFlags {
     }
 }
 
-/// The file of a namespace in a process's `ns` directory.
-pub(crate) fn file_name(kind: NamespaceKind) -> &'static str {
-    match kind {
-        NamespaceKind::User => "user",
-        NamespaceKind::Pid => "pid",
-        NamespaceKind::Mount => "mnt",
-        NamespaceKind::Network => "net",
-        NamespaceKind::Uts => "uts",
-        NamespaceKind::Ipc => "ipc",
-        NamespaceKind::Cgroup => "cgroup",
-        NamespaceKind::Time => "time",
-    }
-}
-
 impl Plan {
     /// Reads the plan from a request and opens the namespaces to enter.
     pub fn new(request: &Request, privileged: bool) -> Result<Self> {
@@ -215,7 +201,7 @@ pub(crate) fn other_than_own(pid: u32) -> Result<Vec<NamespaceKind>> {
     let identity = |process: &str, name: &str| fs_err::read_link(format!("/proc/{process}/ns/{name}"));
     let mut kinds = Vec::new();
     for kind in KINDS {
-        let name = file_name(kind);
+        let name = kind.file_name();
         // A kernel without this kind has no file of it.
         let Ok(own) = identity("self", name) else { continue };
         if identity(&pid.to_string(), name)? != own {

@@ -100,20 +100,6 @@ fn namespace(kind: NamespaceKind, choice: &Choice, places: &Places<'_>) -> Optio
         Choice::Private | Choice::Default => return Some(Ok(Namespace { kind, path: None })),
         Choice::Container(name) => name,
     };
-    let path = |pid| PathBuf::from(format!("/proc/{pid}/ns/{}", file_of(kind)));
+    let path = |pid| PathBuf::from(format!("/proc/{pid}/ns/{}", kind.file_name()));
     Some((places.joined)(name).map(|pid| Namespace { kind, path: Some(path(pid)) }))
-}
-
-/// The name in `/proc/PID/ns`.
-fn file_of(kind: NamespaceKind) -> &'static str {
-    match kind {
-        NamespaceKind::User => "user",
-        NamespaceKind::Pid => "pid",
-        NamespaceKind::Mount => "mnt",
-        NamespaceKind::Network => "net",
-        NamespaceKind::Uts => "uts",
-        NamespaceKind::Ipc => "ipc",
-        NamespaceKind::Cgroup => "cgroup",
-        NamespaceKind::Time => "time",
-    }
 }

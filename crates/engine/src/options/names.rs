@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use runtime::config::{is_ipc_parameter, is_network_parameter};
+
 use super::{Result, invalid, status, unsupported};
 
 /// `--name`, as docker: letters, digits, `_`, `.` and `-`, the first one a letter or digit, at least two.
@@ -137,26 +139,6 @@ pub fn sysctl(text: &str) -> Result<(String, String)> {
         return Err(wrong("not a value"));
     }
     Ok((name, value.to_owned()))
-}
-
-/// Whether a kernel parameter belongs to the network namespace.
-pub(crate) fn is_network_parameter(name: &str) -> bool {
-    name.starts_with("net.")
-}
-
-/// Whether a kernel parameter belongs to the IPC namespace. See ipc_namespaces(7).
-pub(crate) fn is_ipc_parameter(name: &str) -> bool {
-    const NAMES: [&str; 8] = [
-        "kernel.msgmax",
-        "kernel.msgmnb",
-        "kernel.msgmni",
-        "kernel.sem",
-        "kernel.shmall",
-        "kernel.shmmax",
-        "kernel.shmmni",
-        "kernel.shm_rmid_forced",
-    ];
-    NAMES.contains(&name) || name.starts_with("fs.mqueue.")
 }
 
 /// `--stop-signal` and `stop --signal`: its number.

@@ -2,7 +2,8 @@
 
 use super::error::{Error, Result, Warning};
 use super::mounts::mappings;
-use super::{absolute, json_name, needs, range, ranges};
+use super::{absolute, json_name, needs, range};
+use crate::number_list;
 use crate::spec::{
     Device, IntelRdt, Linux, MemoryPolicy, MemoryPolicyFlag, MemoryPolicyMode, NamespaceKind, Personality,
     Resources,
@@ -131,7 +132,7 @@ fn net_devices(linux: &Linux) -> Result<()> {
 fn memory_policy(policy: &MemoryPolicy) -> Result<()> {
     let path = |name: &str| format!("linux.memoryPolicy.{name}");
     let nodes = policy.nodes.as_deref();
-    if let Some(value) = nodes.filter(|nodes| !ranges::is_list(nodes)) {
+    if let Some(value) = nodes.filter(|nodes| !number_list::is_list(nodes)) {
         let reason = "not a list of memory nodes, as in 0-3,7";
         return Err(Error::Malformed { path: path("nodes"), value: value.to_owned(), reason });
     }

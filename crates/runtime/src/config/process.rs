@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::error::{Error, Result, Warning};
-use super::{absolute, range, ranges};
+use super::{absolute, range};
 use crate::capability;
+use crate::number_list;
 use crate::spec::{Process, Rlimit, Scheduler, SchedulerPolicy};
 
 pub(super) fn validate(process: &Process, at: &str, warnings: &mut Vec<Warning>) -> Result<()> {
@@ -27,7 +28,7 @@ pub(super) fn validate(process: &Process, at: &str, warnings: &mut Vec<Warning>)
             if list.is_empty() {
                 continue;
             }
-            if !ranges::is_list(list) {
+            if !number_list::is_list(list) {
                 let reason = "not a list of processors, as in 0-3,7";
                 return Err(Error::Malformed { path, value: list.clone(), reason });
             }

@@ -17,6 +17,16 @@ const IPC: [&str; 8] = [
     "kernel.shm_rmid_forced",
 ];
 
+/// Whether a parameter, with dots, is one of the network namespace.
+pub fn is_network_parameter(name: &str) -> bool {
+    name.starts_with("net.")
+}
+
+/// Whether a parameter, with dots, is one of the IPC namespace.
+pub fn is_ipc_parameter(name: &str) -> bool {
+    IPC.contains(&name) || name.starts_with("fs.mqueue.")
+}
+
 pub(super) fn validate(linux: &Linux) -> Result<()> {
     linux.sysctl.keys().try_for_each(|name| allow(linux, &with_dots(name)))
 }
@@ -50,13 +60,13 @@ fn allow(linux: &Linux, name: &str) -> Result<()> {
     if name.split(['.', '/']).any(|part| part.is_empty() || part == "..") {
         return refused("not the name of a parameter");
     }
-    if IPC.contains(&name) || name.starts_with("fs.mqueue.") {
+    if is_ipc_parameter(name) {
         return match has(NamespaceKind::Ipc) {
             true => Ok(()),
             false => refused("it is the host's, as the container has no ipc namespace"),
         };
     }
-    if name.starts_with("net.") {
+    if is_network_parameter(name) {
         return match has_own_network(linux)? {
             true => Ok(()),
             false => refused("it is the host's, as the container has no network namespace of its own"),

@@ -103,6 +103,20 @@ impl NamespaceKind {
     /// All of them.
     pub const ALL: [Self; 8] =
         [Self::User, Self::Pid, Self::Mount, Self::Network, Self::Uts, Self::Ipc, Self::Cgroup, Self::Time];
+
+    /// The file of one in a process's `/proc/PID/ns`.
+    pub fn file_name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Pid => "pid",
+            Self::Mount => "mnt",
+            Self::Network => "net",
+            Self::Uts => "uts",
+            Self::Ipc => "ipc",
+            Self::Cgroup => "cgroup",
+            Self::Time => "time",
+        }
+    }
 }
 
 /// A range of ids.

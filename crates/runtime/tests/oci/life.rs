@@ -292,10 +292,12 @@ fn exec_goes_into_groups_below_the_containers() {
             .unwrap()
             .to_owned()
     };
-    let ran = exec(&["--cgroup", "sub"]);
-    assert_eq!(ran.code, 0, "{ran:?}");
-    let inside = ran.out.lines().filter(|line| line.ends_with(&format!("/{}/sub", bundle.id))).count();
-    assert_eq!(inside, bundle.groups().len(), "{ran:?}");
+    for path in ["sub", "/sub", ":sub"] {
+        let ran = exec(&["--cgroup", path]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        let inside = ran.out.lines().filter(|line| line.ends_with(&format!("/{}/sub", bundle.id))).count();
+        assert_eq!(inside, bundle.groups().len(), "{ran:?}");
+    }
     let has_v1 = bundle.group("pids").is_some() && bundle.group("cpu").is_some();
     if has_v1 {
         let ran = exec(&["--cgroup", "cpu,cpuacct:sub", "--cgroup", "pids:/other"]);
@@ -306,7 +308,7 @@ fn exec_goes_into_groups_below_the_containers() {
     }
     for (options, words) in [
         (&["--cgroup", "sub", "--cgroup", "other"][..], "sub (missing <controller>: prefix)"),
-        (&["--cgroup", ":sub"], ":sub (empty <controller> prefix)"),
+        (&["--cgroup", ",cpu:sub"], ",cpu:sub (empty <controller> prefix)"),
         (&["--cgroup", "cpu:sub", "--cgroup", "pids,cpu:sub"], "cpu"),
         (&["--cgroup", "a:b:c"], "invalid --cgroup argument: a:b:c"),
         (&["--cgroup", "nothing:sub"], "nothing"),

@@ -157,7 +157,14 @@ const TABLE: &[(&str, &[&str])] = &[
     ("annotations", &["root::annotations_are_in_the_state"]),
     ("domainname", &["root::domainname_is_set_in_the_namespace"]),
     ("hostname", &["root::hostname_is_set_in_the_namespace"]),
-    ("root.path", &["root::path_is_relative_to_the_bundle_or_absolute", "root::the_root_is_all_there_is"]),
+    (
+        "root.path",
+        &[
+            "root::path_is_relative_to_the_bundle_or_absolute",
+            "root::path_may_be_a_descriptor_of_the_caller",
+            "root::the_root_is_all_there_is",
+        ],
+    ),
     ("root.readonly", &["root::readonly_keeps_writes_out"]),
     (
         "mounts[].destination",

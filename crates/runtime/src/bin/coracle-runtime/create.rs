@@ -14,23 +14,24 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use crate::arguments::{Flag, Given, option, switch};
 use crate::{Failed, Global, Outcome};
 
-pub const FLAGS: &[Flag] = &[
-    option("bundle", Some("b"), "DIR", "the bundle: a directory with config.json and a root file system [.]"),
-    option(
-        "console-socket",
-        None,
-        "PATH",
-        "a UNIX socket that gets the other end of the container's terminal",
-    ),
-    option("pid-file", None, "FILE", "write the first process's number there"),
-    switch(
-        "no-pivot",
-        None,
-        "move the root instead of pivoting to it, where this machine runs from its initial file system",
-    ),
-    switch("no-new-keyring", None, "keep the caller's session keyring"),
-    option("preserve-fds", None, "N", "pass that many descriptors after the standard ones on [0]"),
-];
+pub const BUNDLE: Flag =
+    option("bundle", Some("b"), "DIR", "the bundle: a directory with config.json and a root file system [.]");
+pub const CONSOLE_SOCKET: Flag = option(
+    "console-socket",
+    None,
+    "PATH",
+    "a UNIX socket that gets the other end of the container's terminal",
+);
+pub const PID_FILE: Flag = option("pid-file", None, "FILE", "write the first process's number there");
+pub const NO_PIVOT: Flag = switch(
+    "no-pivot",
+    None,
+    "move the root instead of pivoting to it, where this machine runs from its initial file system",
+);
+pub const NO_NEW_KEYRING: Flag = switch("no-new-keyring", None, "keep the caller's session keyring");
+pub const PRESERVE_FDS: Flag =
+    option("preserve-fds", None, "N", "pass that many descriptors after the standard ones on [0]");
+pub const FLAGS: &[Flag] = &[BUNDLE, CONSOLE_SOCKET, PID_FILE, NO_PIVOT, NO_NEW_KEYRING, PRESERVE_FDS];
 
 pub fn run(global: &Global, given: &Given) -> Outcome {
     own_file::protect(&global.arguments)?;

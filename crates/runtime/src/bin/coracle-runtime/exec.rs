@@ -26,7 +26,7 @@ pub const FLAGS: &[Flag] = &[
     option("apparmor", None, "PROFILE", "its AppArmor profile"),
     switch("no-new-privs", None, "set-user-id programs raise nothing"),
     option("cap", Some("c"), "CAPABILITY", "another capability"),
-    option("preserve-fds", None, "N", "pass that many descriptors after the standard ones on [0]"),
+    create::PRESERVE_FDS,
     option(
         "cgroup",
         None,
@@ -135,6 +135,7 @@ fn subgroups(given: &[String]) -> Result<Vec<Subgroup>, Failed> {
     for text in &given {
         let wrong = |reason: &str| Err(Failed::new(format!("invalid --cgroup argument: {text} ({reason})")));
         let (controllers, path) = match text.split_once(':') {
+            Some(("", path)) if given.len() == 1 => (Vec::new(), path),
             Some((list, path)) => (list.split(',').map(str::to_owned).collect(), path),
             None if given.len() > 1 => return wrong("missing <controller>: prefix"),
             None => (Vec::new(), text.as_str()),

@@ -8,10 +8,10 @@ use runtime::request::Oci;
 
 use crate::arguments::{Flag, Given, option, switch};
 use crate::relay::Relay;
-use crate::{Failed, Global, Outcome, create, delete};
+use crate::{Failed, Global, Outcome, create, delete, run};
 
 pub const FLAGS: &[Flag] = &[
-    option("bundle", Some("b"), "DIR", "the bundle: a directory with config.json and a root file system [.]"),
+    create::BUNDLE,
     option("console-socket", None, "PATH", "refused: containers with a terminal cannot be checkpointed"),
     option("image-path", None, "DIR", "where the image files are [./checkpoint]"),
     option("work-path", None, "DIR", "where criu's log goes [the directory of the images]"),
@@ -20,9 +20,9 @@ pub const FLAGS: &[Flag] = &[
     switch("shell-job", None, "allow a session that is led from outside"),
     switch("file-locks", None, "allow locked files"),
     option("manage-cgroups-mode", None, "MODE", "soft or full: what criu does about control groups [soft]"),
-    switch("detach", Some("d"), "do not wait for the container's end"),
-    option("pid-file", None, "FILE", "write the first process's number there"),
-    switch("no-subreaper", None, "leave orphans of the container to the machine's first process"),
+    run::DETACH,
+    create::PID_FILE,
+    run::NO_SUBREAPER,
     switch("no-pivot", None, "refused: criu always pivots to the root"),
     option("empty-ns", None, "KIND", "restore nothing of this namespace; only network can be given"),
     switch("auto-dedup", None, "remove from the images what has been restored"),

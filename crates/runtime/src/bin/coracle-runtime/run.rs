@@ -4,30 +4,25 @@ use std::process::ExitCode;
 
 use runtime::own_file;
 
-use crate::arguments::{Flag, Given, option, switch};
+use crate::arguments::{Flag, Given, switch};
 use crate::relay::Relay;
 use crate::{Failed, Global, Outcome, create, delete, start};
 
+/// Those of `create`, and what is said about waiting.
 pub const FLAGS: &[Flag] = &[
-    option("bundle", Some("b"), "DIR", "the bundle: a directory with config.json and a root file system [.]"),
-    option(
-        "console-socket",
-        None,
-        "PATH",
-        "a UNIX socket that gets the other end of the container's terminal",
-    ),
-    switch("detach", Some("d"), "do not wait for the container's end"),
+    create::BUNDLE,
+    create::CONSOLE_SOCKET,
+    DETACH,
     switch("keep", None, "do not delete the container when it has ended"),
-    option("pid-file", None, "FILE", "write the first process's number there"),
-    switch("no-subreaper", None, "leave orphans of the container to the machine's first process"),
-    switch(
-        "no-pivot",
-        None,
-        "move the root instead of pivoting to it, where this machine runs from its initial file system",
-    ),
-    switch("no-new-keyring", None, "keep the caller's session keyring"),
-    option("preserve-fds", None, "N", "pass that many descriptors after the standard ones on [0]"),
+    create::PID_FILE,
+    NO_SUBREAPER,
+    create::NO_PIVOT,
+    create::NO_NEW_KEYRING,
+    create::PRESERVE_FDS,
 ];
+pub const DETACH: Flag = switch("detach", Some("d"), "do not wait for the container's end");
+pub const NO_SUBREAPER: Flag =
+    switch("no-subreaper", None, "leave orphans of the container to the machine's first process");
 
 pub fn run(global: &Global, given: &Given) -> Outcome {
     own_file::protect(&global.arguments)?;
