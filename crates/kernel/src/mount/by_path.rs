@@ -283,10 +283,13 @@ impl Stage {
 
     fn read(&self, path: &Path) -> std::result::Result<Vec<u8>, Errno> {
         let file = openat(&self.descriptors, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        let mut text = Vec::new();
-        std::io::Read::read_to_end(&mut std::fs::File::from(file), &mut text)
-            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-        Ok(text)
+        let (mut text, mut part) = (Vec::new(), [0; 4096]);
+        loop {
+            match rustix::io::read(&file, &mut part)? {
+                0 => return Ok(text),
+                count => text.extend_from_slice(&part[..count]),
+            }
+        }
     }
 }
 
