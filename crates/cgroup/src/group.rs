@@ -399,13 +399,13 @@ impl Group {
         self.unified.as_ref().map(|unified| (unified.path.as_path(), Version::V2))
     }
 
-    /// The directory whose list of processes is the group's.
+    /// The directory whose list of processes is the group's: where each of them is first.
     pub(crate) fn tracker(&self) -> &Path {
-        self.unified
-            .as_ref()
-            .map(|unified| unified.path.as_path())
-            .or(self.v1.first().map(|first| first.path.as_path()))
-            .unwrap_or(Path::new("/"))
+        let first = self.hierarchy.v1_tracker();
+        let first =
+            self.v1.iter().find(|directory| Some(&directory.controllers) == first.map(|m| &m.controllers));
+        let v1 = || first.or(self.v1.first()).map(|directory| directory.path.as_path());
+        self.unified.as_ref().map(|unified| unified.path.as_path()).or_else(v1).unwrap_or(Path::new("/"))
     }
 
     fn make(&mut self, settings: &[Setting]) -> Result<()> {

@@ -127,6 +127,19 @@ impl Group {
         }
     }
 
+    /// Has processes end that were killed though the group is frozen: on version 1 alone they would wait for that, and the group
+    /// goes on. Elsewhere the kernel ends them where they stand.
+    pub fn let_die(&self) -> Result<()> {
+        if self.unified.is_some() || !self.is_frozen()? {
+            return Ok(());
+        }
+        because(
+            Chapter::Process,
+            "frozen processes of control groups of version 1 die only when they are let go on",
+        );
+        self.set_frozen(false)
+    }
+
     /// Whether the group was told to stop by [`Group::freeze`] or by another program. A group above that is frozen does not count.
     pub fn is_frozen(&self) -> Result<bool> {
         for directory in self.directories() {

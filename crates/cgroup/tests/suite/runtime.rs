@@ -5,7 +5,7 @@ use cgroup::{
     Network, Place,
 };
 
-use crate::machine::{Guarded, again, hierarchies, is_v2, mount_points, name, role, until};
+use crate::machine::{Guarded, Process, again, hierarchies, is_v2, mount_points, name, role, until};
 
 /// The parents of a test's group, removed with it.
 struct Parents(Vec<std::path::PathBuf>);
@@ -143,6 +143,36 @@ fn a_group_is_opened_again_by_its_description() {
         again.kill().unwrap();
         again.remove().unwrap();
         assert!(Group::open_described(&hierarchy, &read).unwrap().is_none());
+    }
+}
+
+/// Who makes a container may be killed between two trees: its process is in the first of them only, and must not be overlooked.
+#[test]
+fn a_process_that_joined_only_the_first_tree_is_found() {
+    for hierarchy in hierarchies() {
+        let own = Own::new(&hierarchy, "first", &Limits::default());
+        let description = own.group.0.description();
+        let mut sleeper = Process(std::process::Command::new("sleep").arg("1000").spawn().unwrap());
+        let first = own.group.0.freezer().unwrap().join("cgroup.procs");
+        fs_err::write(first, sleeper.0.id().to_string()).unwrap();
+        let found = Group::open_described(&hierarchy, &description).unwrap().unwrap();
+        assert_eq!(found.processes().unwrap(), [sleeper.0.id()]);
+        found.kill().unwrap();
+        assert!(!sleeper.0.wait().unwrap().success());
+        found.remove().unwrap();
+    }
+}
+
+#[test]
+fn a_killed_process_of_a_frozen_group_ends_when_it_is_let() {
+    for hierarchy in hierarchies() {
+        let own = Own::new(&hierarchy, "let", &Limits::default());
+        let mut sleeper = own.group.shell("exec sleep 1000");
+        own.group.0.freeze(true).unwrap();
+        sleeper.0.kill().unwrap();
+        own.group.0.let_die().unwrap();
+        assert!(!sleeper.0.wait().unwrap().success());
+        assert!(own.group.0.is_empty().unwrap());
     }
 }
 

@@ -34,6 +34,14 @@ pub fn run(global: &Global, given: &Given) -> Outcome {
             Err(Failed::new("unable to signal init: invalid argument"))
         }
         Err(error) => Err(Failed::new(error.to_string())),
-        Ok(()) => Ok(ExitCode::SUCCESS),
+        Ok(()) => {
+            // One that is paused is to end as any other.
+            if signal == libc::SIGKILL
+                && let Some(group) = container.group()?
+            {
+                group.let_die().map_err(Error::from)?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
