@@ -16,6 +16,7 @@ mod setup;
 mod test;
 mod try_out;
 mod user;
+mod v1;
 mod vm;
 mod workspace;
 

@@ -9,7 +9,7 @@ use crate::leaks::Before;
 use crate::outcome::{ExpectedSkips, Outcome};
 use crate::process::line;
 use crate::workspace::Workspace;
-use crate::{setup, user, vm};
+use crate::{setup, user, v1, vm};
 
 /// The place's name in `expected-skips.txt` for tests on this machine.
 const HERE: &str = "here";
@@ -18,6 +18,7 @@ const HERE: &str = "here";
 pub(crate) fn test(workspace: &Workspace, filter: Option<&str>) -> Result<()> {
     setup::setup(workspace)?;
     let mut outcome = here(workspace, filter)?;
+    outcome.add(v1::test(workspace, filter)?);
     outcome.add(user::test(workspace, filter)?);
     outcome.add(vm::test(workspace, false, filter)?);
     outcome.conclude(&expected_skips(workspace)?)
