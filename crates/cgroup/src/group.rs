@@ -24,6 +24,7 @@ pub struct Group {
     pub(crate) place: Place,
     hierarchy: Hierarchy,
     pub(crate) unified: Option<Unified>,
+    /// On version 1 alone the tree that tracks processes comes first.
     pub(crate) v1: Vec<V1Directory>,
     /// Directories that were missing, in the order they were made.
     made: Vec<PathBuf>,
@@ -256,12 +257,15 @@ impl Group {
             Some(Err(Error::Read { errno: Errno::NOENT, .. })) | None => None,
             Some(Err(error)) => return Err(error),
         };
-        let v1: Vec<V1Directory> = hierarchy
+        let mut v1: Vec<V1Directory> = hierarchy
             .v1()
             .iter()
             .map(|mount| V1Directory { path: place.in_tree(mount), controllers: mount.controllers.clone() })
             .filter(|directory| exists(&directory.path))
             .collect();
+        // Joined first and looked into for processes: who puts one into all trees may be killed in between.
+        let tracker = hierarchy.v1_tracker().map(|mount| &mount.controllers);
+        v1.sort_by_key(|directory| Some(&directory.controllers) != tracker);
         let found = unified.is_some() || !v1.is_empty();
         Ok(found.then(|| Self { unified, v1, ..Self::unmade(hierarchy, place) }))
     }
@@ -399,13 +403,13 @@ impl Group {
         self.unified.as_ref().map(|unified| (unified.path.as_path(), Version::V2))
     }
 
-    /// The directory whose list of processes is the group's: where each of them is first.
+    /// The directory whose list of processes is the group's.
     pub(crate) fn tracker(&self) -> &Path {
-        let first = self.hierarchy.v1_tracker();
-        let first =
-            self.v1.iter().find(|directory| Some(&directory.controllers) == first.map(|m| &m.controllers));
-        let v1 = || first.or(self.v1.first()).map(|directory| directory.path.as_path());
-        self.unified.as_ref().map(|unified| unified.path.as_path()).or_else(v1).unwrap_or(Path::new("/"))
+        self.unified
+            .as_ref()
+            .map(|unified| unified.path.as_path())
+            .or(self.v1.first().map(|first| first.path.as_path()))
+            .unwrap_or(Path::new("/"))
     }
 
     fn make(&mut self, settings: &[Setting]) -> Result<()> {

@@ -163,6 +163,21 @@ fn a_process_that_joined_only_the_first_tree_is_found() {
     }
 }
 
+/// The same from the other side: what is entered first is where processes are looked for. A tree that lets nobody in stands for being killed.
+#[test]
+fn a_process_joins_first_where_it_is_looked_for() {
+    for hierarchy in hierarchies().iter().filter(|hierarchy| !is_v2(hierarchy)) {
+        let own = Own::new(hierarchy, "joins", &Limits::default());
+        let description = own.group.0.description();
+        let Some(cpuset) = description.directories.get("cpuset") else { continue };
+        fs_err::write(cpuset.join("cpuset.cpus"), "\n").unwrap();
+        let found = Group::open_described(hierarchy, &description).unwrap().unwrap();
+        let sleeper = Process(std::process::Command::new("sleep").arg("1000").spawn().unwrap());
+        found.join_everywhere(sleeper.0.id()).unwrap_err();
+        assert_eq!(found.processes().unwrap(), [sleeper.0.id()]);
+    }
+}
+
 #[test]
 fn a_killed_process_of_a_frozen_group_ends_when_it_is_let() {
     for hierarchy in hierarchies() {
