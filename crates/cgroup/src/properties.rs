@@ -14,6 +14,8 @@ type Properties = Vec<(&'static str, Value<'static>)>;
 
 /// systemd's "no limit".
 const INFINITY: u64 = u64::MAX;
+/// systemd's weight of a group that runs only when no other wants to.
+const IDLE: u64 = 0;
 const DEFAULT_PERIOD: u64 = 100_000;
 
 /// The properties that these limits are.
@@ -54,14 +56,21 @@ fn memory(limits: &Limits, list: &mut Properties) -> Result<()> {
 
 fn cpu(limits: &Limits, list: &mut Properties) {
     let cpu = &limits.cpu;
-    if let Some(shares) = cpu.shares.filter(|shares| *shares != 0) {
-        list.push(("CPUWeight", Value::Number(weight_of_shares(shares))));
+    let weight = cpu.shares.filter(|shares| *shares != 0).map(weight_of_shares);
+    match cpu.idle.map(weight_of_idle) {
+        Some(IDLE) => list.push(("CPUWeight", Value::Number(IDLE))),
+        idle => list.extend(weight.or(idle).map(|weight| ("CPUWeight", Value::Number(weight)))),
     }
     let period = cpu.period.filter(|period| *period != 0);
     quota(cpu.quota.filter(|quota| *quota != 0), period, list);
     for (name, numbers) in [("AllowedCPUs", &cpu.cpus), ("AllowedMemoryNodes", &cpu.mems)] {
         set_of_numbers(name, numbers.as_deref().unwrap_or_default(), list);
     }
+}
+
+/// What systemd since version 252 writes to `cpu.idle` when it writes a weight, too; one before refuses this, and would undo what is asked.
+fn weight_of_idle(idle: i64) -> u64 {
+    if idle == 1 { IDLE } else { INFINITY }
 }
 
 fn quota(quota: Option<i64>, period: Option<u64>, list: &mut Properties) {
@@ -108,6 +117,17 @@ fn unified(limits: &Limits, list: &mut Properties) {
             "memory.swap.max" => "MemorySwapMax",
             "pids.max" => "TasksMax",
             "cpu.weight" => "CPUWeight",
+            "cpu.idle" => {
+                list.extend(
+                    value.parse().ok().map(|idle| ("CPUWeight", Value::Number(weight_of_idle(idle)))),
+                );
+                continue;
+            }
+            "io.weight" => {
+                let weight = value.strip_prefix("default ").unwrap_or(value).trim().parse().ok();
+                list.extend(weight.map(|weight| ("IOWeight", Value::Number(weight))));
+                continue;
+            }
             "cpu.max" => {
                 let (limit, period) = value.split_once(' ').unwrap_or((value, ""));
                 let limit = if limit == "max" { Some(-1) } else { limit.parse().ok() };
@@ -184,6 +204,13 @@ mod tests {
         let expected =
             [("CPUQuotaPeriodUSec", Value::Number(50_000)), ("CPUQuotaPerSecUSec", Value::Number(u64::MAX))];
         assert_eq!(period, expected);
+        let idle = of(|limits| (limits.cpu.idle, limits.cpu.shares) = (Some(1), Some(1024)));
+        assert_eq!(idle, [("CPUWeight", Value::Number(0))]);
+        let not_idle = of(|limits| limits.cpu.idle = Some(0));
+        assert_eq!(not_idle, [("CPUWeight", Value::Number(u64::MAX))]);
+        let weight =
+            of(|limits| limits.unified = [("io.weight".to_owned(), "default 200".to_owned())].into());
+        assert_eq!(weight, [("IOWeight", Value::Number(200))]);
         let cpus = of(|limits| limits.cpu.cpus = Some("0-1,9".to_owned()));
         assert_eq!(cpus, [("AllowedCPUs", Value::Bytes(vec![3, 2]))]);
     }
