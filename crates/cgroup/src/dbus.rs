@@ -264,6 +264,11 @@ impl Message {
         Some(message)
     }
 
+    /// Whether its first argument is a list without elements.
+    pub(crate) fn is_empty_list(&self) -> bool {
+        self.signature.starts_with('a') && self.body.starts_with(&[0; 4])
+    }
+
     /// The arguments, texts and numbers as text; those after one of another type are left out.
     pub(crate) fn arguments(&self) -> Vec<String> {
         let mut reader = Reader { bytes: &self.body, at: 0, big_endian: self.big_endian };

@@ -140,7 +140,7 @@ pub enum Error {
     /// systemd did not do what was asked of it with a container's unit.
     #[error("unable to {act} unit {unit:?}: {source}")]
     Unit {
-        /// What it was to do: `start`, `change`, `stop`.
+        /// What it was to do: `start`, `change`, `enter`, `stop`.
         act: &'static str,
         /// The unit.
         unit: String,

@@ -158,7 +158,7 @@ impl Group {
     /// Has systemd make the scope `unit` with the waiting process `pid` in it, and takes the scope's group as the container's: in every
     /// tree, with these limits, which systemd is told too, so that it keeps them. [`Group::limit_devices`] is still to be called.
     ///
-    /// If anything fails the scope goes when the process ends, and with it all that was made.
+    /// If anything fails once there is a scope, the process is killed and the scope goes.
     pub fn create_in_unit(
         hierarchy: &Hierarchy,
         unit: &Unit,
@@ -169,13 +169,19 @@ impl Group {
         let settings = setting::settings(hierarchy, limits)?;
         let mount = hierarchy.unified().or(hierarchy.v1_with("name=systemd")).ok_or(Error::NoHierarchy)?;
         unit.start(description, pid, limits)?;
-        let place = unit.place_of(pid, mount)?;
-        let unit = Some(unit.clone());
-        let mut group = Self { everywhere: true, unit, ..Self::unmade(hierarchy, place) };
-        group.make(&settings)?;
+        // A process that is dead already is in no group, and systemd would wait for ever for the end of the last in its scope.
+        let place = unit.place_of(pid, mount).inspect_err(|_| drop(unit.stop_if_empty()))?;
+        let made = Self::open_at(hierarchy, place.clone())?.unwrap_or(Self::unmade(hierarchy, place));
+        let mut group = Self { everywhere: true, unit: Some(unit.clone()), ..made };
         // systemd put it into its own trees only.
-        group.join(pid)?;
-        Ok(group)
+        match group.make(&settings).and_then(|()| group.join(pid)) {
+            Ok(()) => Ok(group),
+            Err(error) => {
+                // The unit's name shall be free again when this is told; the first failure is the one to tell.
+                let _ = group.kill().and_then(|()| group.remove());
+                Err(error)
+            }
+        }
     }
 
     /// Whether a group could be made at a place for a new container: one that is there must have no processes.
@@ -291,7 +297,13 @@ impl Group {
     /// Puts a process that was born elsewhere into the group, in all trees.
     pub fn join_everywhere(&self, pid: u32) -> Result<()> {
         if let Some(unified) = &self.unified {
-            enter(&unified.path, pid)?;
+            match (enter(&unified.path, pid), &self.unit) {
+                // From a login's session only systemd may move a user's process below that user's systemd.
+                (Err(Error::Join { source, .. }), Some(unit)) if source.errno() == Errno::ACCESS => {
+                    unit.attach(pid)?;
+                }
+                (entered, _) => entered?,
+            }
         }
         self.join(pid)
     }

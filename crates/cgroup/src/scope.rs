@@ -62,7 +62,7 @@ pub enum Refusal {
         text: String,
     },
     /// There is a unit of this name already.
-    #[error("{SCOPE} exists already and cannot be joined")]
+    #[error("systemd has a unit of this name already")]
     Exists,
     /// The group to move into is not there.
     #[error("systemd cannot move this process: {text}")]

@@ -130,18 +130,42 @@ impl Unit {
         self.ask("change", |systemd| systemd.call(&method("SetUnitProperties"), &body, &words).map(drop))
     }
 
+    /// Has systemd put another process into the unit.
+    pub(crate) fn attach(&self, pid: u32) -> Result<()> {
+        because(Chapter::Limits, "this process may not move others there, which systemd may");
+        let body = Body::default().text(&self.name).text("").numbers(&[pid]);
+        let words = format!("AttachProcessesToUnit {}, process {pid}", self.name);
+        self.ask("enter", |systemd| systemd.call(&method("AttachProcessesToUnit"), &body, &words).map(drop))
+    }
+
     /// Has systemd remove the unit, and waits until it has. One that is gone is no error: systemd removes what is empty.
     pub(crate) fn stop(&self) -> Result<()> {
+        self.ask("stop", |systemd| self.stop_with(systemd))
+    }
+
+    fn stop_with(&self, systemd: &mut Connection) -> Asked<()> {
         because(Chapter::CleanUp, "systemd made the container's control group, and removes it");
         let body = Body::default().text(&self.name).text("replace");
         let words = format!("StopUnit {}", self.name);
-        self.ask("stop", |systemd| {
-            match systemd.call(&method("StopUnit"), &body, &words) {
-                Ok(reply) => drop(wait_for_job(systemd, &reply.arguments())?),
-                Err(Refusal::NoUnit { .. }) => {}
-                Err(error) => return Err(error),
-            }
-            self.forget(systemd)
+        match systemd.call(&method("StopUnit"), &body, &words) {
+            Ok(reply) => drop(wait_for_job(systemd, &reply.arguments())?),
+            Err(Refusal::NoUnit { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        self.forget(systemd)
+    }
+
+    /// Has systemd remove the unit if nobody is in it: one that was to begin with a process which had just been killed stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Unit`].
+    pub fn stop_if_empty(&self) -> Result<()> {
+        let body = Body::default().text(&self.name);
+        let words = format!("GetUnitProcesses {}", self.name);
+        self.ask("stop", |systemd| match systemd.call(&method("GetUnitProcesses"), &body, &words) {
+            Ok(reply) if reply.is_empty_list() => self.stop_with(systemd),
+            Err(Refusal::NoUnit { .. }) => Ok(()),
+            reply => reply.map(drop),
         })
     }
 

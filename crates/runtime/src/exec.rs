@@ -73,24 +73,23 @@ pub fn exec(exec: Exec<'_>) -> Result<Executed> {
         Chapter::Namespaces,
         "a process that is born into the container's group goes into its namespaces and makes the new one there",
     );
-    let first =
-        match process::clone3(CloneFlags::empty(), born_into).in_step("cannot make the new process")? {
-            Cloned::Child => {
-                drop(ours);
-                let child = Child {
-                    request: &request,
-                    plan: &plan,
-                    hierarchy: &hierarchy,
-                    streams: exec.streams,
-                    prepared: Prepared::default(),
-                    socket: theirs,
-                    gate: None,
-                    covers: None,
-                };
-                enter(child, &init, &kinds)
-            }
-            Cloned::Parent(first) => first,
-        };
+    let first = match clone_into(born_into).in_step("cannot make the new process")? {
+        Cloned::Child => {
+            drop(ours);
+            let child = Child {
+                request: &request,
+                plan: &plan,
+                hierarchy: &hierarchy,
+                streams: exec.streams,
+                prepared: Prepared::default(),
+                socket: theirs,
+                gate: None,
+                covers: None,
+            };
+            enter(child, &init, &kinds)
+        }
+        Cloned::Parent(first) => first,
+    };
     drop((theirs, exec.streams));
     let guided = guide(&request, group.as_ref(), &affinity, &first, &ours);
     if guided.is_err() {
@@ -99,6 +98,16 @@ pub fn exec(exec: Exec<'_>) -> Result<Executed> {
         let _ = process::wait(first.pidfd.as_fd());
     }
     guided
+}
+
+/// A new process, outside the group where only systemd may put it there.
+fn clone_into(group: Option<BorrowedFd<'_>>) -> kernel::Result<Cloned> {
+    match process::clone3(CloneFlags::empty(), group) {
+        Err(error) if error.errno() == kernel::Errno::ACCESS && group.is_some() => {
+            process::clone3(CloneFlags::empty(), None)
+        }
+        other => other,
+    }
 }
 
 fn guide(

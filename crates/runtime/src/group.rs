@@ -77,7 +77,7 @@ pub(crate) fn make_unit(
     pid: u32,
     limits: &Limits,
 ) -> Result<Option<Group>> {
-    if !request.oci.as_ref().is_some_and(|oci| oci.systemd_cgroup) {
+    if !is_in_unit(request) {
         return Ok(None);
     }
     let unit = Unit::of_path(path_of(request), &request.id)?;
@@ -118,6 +118,18 @@ pub fn find_written(state_directory: &Path) -> Result<Option<Group>> {
         Some(written) => Group::open_at(&hierarchy, written.place)?,
         None => None,
     })
+}
+
+/// With the systemd driver: removes the unit that was made by a `create` which was killed before it could write that down.
+pub fn remove_unwritten(request: &Request) -> Result<()> {
+    if !is_in_unit(request) || request.state_directory.join(FILE).exists() {
+        return Ok(());
+    }
+    Ok(Unit::of_path(path_of(request), &request.id)?.stop_if_empty()?)
+}
+
+fn is_in_unit(request: &Request) -> bool {
+    request.oci.as_ref().is_some_and(|oci| oci.systemd_cgroup)
 }
 
 fn read(state_directory: &Path) -> Result<Option<Written>> {

@@ -128,6 +128,31 @@ fn a_scope_without_limits_has_none_of_systemds_and_a_name_is_taken_once() {
 }
 
 #[test]
+fn no_scope_is_left_of_a_process_that_died_before() {
+    if !is_here("no_scope_is_left_of_a_process_that_died_before") {
+        return;
+    }
+    let hierarchy = Hierarchy::detect().unwrap();
+    let id = name("dead");
+    let unit = Unit::of_path(None, &id).unwrap();
+    let mut dead = sleeper();
+    dead.0.kill().unwrap();
+    let stat = || fs_err::read_to_string(format!("/proc/{}/stat", dead.0.id())).unwrap();
+    while !stat().contains(") Z ") {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let error = Group::create_in_unit(&hierarchy, &unit, "a test", dead.0.id(), &Limits::default());
+    assert!(error.unwrap_err().to_string().contains(unit.name()));
+    assert_eq!(property(&unit, "LoadState"), "not-found");
+    // One that is in use stays.
+    let alive = sleeper();
+    let group = Group::create_in_unit(&hierarchy, &unit, "a test", alive.0.id(), &Limits::default());
+    let group = Guarded(group.unwrap());
+    unit.stop_if_empty().unwrap();
+    assert_eq!(group.0.processes().unwrap(), [alive.0.id()]);
+}
+
+#[test]
 fn devices_are_denied_and_stay_so_when_systemd_is_reloaded() {
     if !is_here("devices_are_denied_and_stay_so_when_systemd_is_reloaded") || !is_root() {
         return;

@@ -44,7 +44,10 @@ pub fn destroy(global: &Global, directory: &Path, container: Option<&Container>)
         Some(group) => drop(remains::remove_group(&group)?),
         None => container.map_or(Ok(()), kill_first_process)?,
     }
-    container.map_or(Ok(()), |container| intel_rdt::remove(&container.record.request))?;
+    if let Some(Container { record, .. }) = container {
+        group::remove_unwritten(&record.request)?;
+        intel_rdt::remove(&record.request)?;
+    }
     match fs_err::remove_dir_all(directory) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
