@@ -37,9 +37,9 @@ impl TestBinary {
         self.integration && self.package == "coracle"
     }
 
-    /// Whether it has tests that need systemd: what asks it, and the command line over all.
+    /// Whether it has tests that need systemd: what asks it, the runtime with its driver, and the command line over all.
     pub(crate) fn is_about_systemd(&self) -> bool {
-        self.is_for_users() || self.integration && self.package == "cgroup"
+        self.is_for_users() || self.integration && self.package == "cgroup" || self.suite == "runtime::oci"
     }
 }
 

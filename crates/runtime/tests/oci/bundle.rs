@@ -36,6 +36,8 @@ pub struct Bundle {
     pub id: String,
     /// What becomes config.json with the next command.
     pub config: Value,
+    /// Global options of every command.
+    pub options: Vec<&'static str>,
 }
 
 impl Bundle {
@@ -45,7 +47,7 @@ impl Bundle {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let id = format!("coracle-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let directory = PathBuf::from(format!("/var/tmp/{id}"));
-        let bundle = Self { config: minimal(&id), directory, id };
+        let bundle = Self { config: minimal(&id), options: Vec::new(), directory, id };
         bundle.make_rootfs();
         bundle
     }
@@ -160,7 +162,7 @@ impl Bundle {
     /// may hold it open for longer than the command.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(program());
-        command.arg("--root").arg(self.state_root()).args(args).stdin(Stdio::null());
+        command.arg("--root").arg(self.state_root()).args(&self.options).args(args).stdin(Stdio::null());
         command
     }
 

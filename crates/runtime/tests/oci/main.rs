@@ -21,6 +21,7 @@ mod life;
 mod properties;
 mod socket;
 mod stress;
+mod systemd;
 mod table;
 mod texts;
 

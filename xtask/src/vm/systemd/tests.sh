@@ -5,9 +5,10 @@ export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/r
 
 for port in /dev/vport*; do exec > "$port" 2>&1; done
 
-# A user's systemd without a login, as an administrator has it started. The PAM module that names its directory is not installed.
-mkdir -p /run/systemd/system/user@.service.d
-printf '[Service]\nEnvironment=XDG_RUNTIME_DIR=/run/user/%%i\n' > /run/systemd/system/user@.service.d/directory.conf
+# What is left in a session is killed with it, and the user's systemd ends soon after the last one, so that it is not taken for a leak.
+mkdir -p /run/systemd/logind.conf.d
+printf '[Login]\nKillUserProcesses=yes\nUserStopDelaySec=3s\n' > /run/systemd/logind.conf.d/kill.conf
+# A user's systemd without a login, as an administrator has it started.
 loginctl enable-linger user && systemctl start user@1000.service || echo "no systemd for the user: $(systemctl status user@1000.service)"
 
 state() { # what a test must not leave behind, one line each, sorted
