@@ -54,7 +54,7 @@ struct Process {
 }
 
 /// Who was which process: the command line knows its own number, each other one is what the first clone of its maker returned. The
-/// monitor's further ones are helpers.
+/// further ones of the command line and the monitor are helpers.
 fn processes(events: &[Event], own: u32) -> Vec<Process> {
     let mut found = vec![Process { actor: Actor::CommandLine, pid: own.into() }];
     let has_intermediate = events.iter().any(|event| event.actor == Actor::Intermediate);
@@ -69,7 +69,7 @@ fn processes(events: &[Event], own: u32) -> Vec<Process> {
         if let Some(event) = clones.next().filter(|event| event.result > 0) {
             found.push(Process { actor: made, pid: event.result });
         }
-        if maker == Actor::Monitor {
+        if matches!(maker, Actor::CommandLine | Actor::Monitor) {
             let helpers = clones.filter(|event| event.result > 0);
             found.extend(helpers.map(|event| Process { actor: Actor::Helper, pid: event.result }));
         }

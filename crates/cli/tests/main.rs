@@ -11,6 +11,8 @@
 
 #[path = "suite/anatomy.rs"]
 mod anatomy;
+#[path = "suite/apparmor.rs"]
+mod apparmor;
 #[path = "suite/cdi.rs"]
 mod cdi;
 #[path = "suite/coracle.rs"]

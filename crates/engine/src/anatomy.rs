@@ -28,6 +28,8 @@ pub struct Anatomy {
     pub mounts: Vec<Mount>,
     /// What its first process may do.
     pub privileges: Privileges,
+    /// What AppArmor confines it by, and how: `NAME (enforce)`, or `unconfined`. None where AppArmor is off.
+    pub apparmor_profile: Option<String>,
     /// All processes of the container's group, or the first alone where there is no group.
     pub processes: Vec<Process>,
 }
@@ -116,6 +118,9 @@ pub fn of(roots: &Roots, typed: &str) -> Result<Anatomy> {
             statistics: None,
             mounts: read(state.pid, "mountinfo")?.lines().filter_map(mount).collect(),
             privileges: privileges(&read(state.pid, "status")?),
+            apparmor_profile: runtime::has_apparmor()
+                .then(|| crate::apparmor::profile_of(&state.pid.to_string()))
+                .transpose()?,
             // One that has ended since is not there any more.
             processes: processes.into_iter().filter_map(|pid| process(pid).ok()).collect(),
             record: found.record.clone(),

@@ -42,6 +42,9 @@ pub struct Record {
     pub remove: bool,
     /// Labels.
     pub labels: Vec<(String, String)>,
+    /// The AppArmor profile that confines it, if it was given one.
+    #[serde(default)]
+    pub apparmor_profile: Option<String>,
     /// The signal that asks it to end: as asked, else the image's, else TERM.
     pub stop_signal: i32,
     /// Seconds from that signal to KILL, [`u32::MAX`] for ever.

@@ -54,6 +54,14 @@ pub enum Error {
     /// An option's value is not one that can be honoured.
     #[error(transparent)]
     Option(#[from] crate::options::Error),
+    /// AppArmor is on, and the profile for containers cannot be loaded.
+    #[error("{reason}")]
+    ProfileNotLoaded {
+        /// Why not.
+        reason: String,
+        /// What makes it possible.
+        repair: &'static str,
+    },
     /// A device cannot be used by its name.
     #[error(transparent)]
     Cdi(#[from] crate::cdi::Error),
@@ -153,6 +161,7 @@ impl Error {
             Error::MonitorLost { name } => Some(format!("container \"{name}\" has lost its monitor")),
             Error::Option(error) => Some(error.parts().0),
             Error::Cdi(error) => Some(error.headline()),
+            Error::ProfileNotLoaded { .. } => Some("cannot load coracle's AppArmor profile".to_owned()),
             _ => None,
         }
     }
@@ -160,9 +169,10 @@ impl Error {
     /// Because of what, as the second line, where there is a headline.
     pub fn cause(&self) -> Option<String> {
         match self {
-            Error::Container { .. } | Error::MonitorNotStarted { .. } | Error::MonitorLost { .. } => {
-                Some(self.to_string())
-            }
+            Error::Container { .. }
+            | Error::MonitorNotStarted { .. }
+            | Error::MonitorLost { .. }
+            | Error::ProfileNotLoaded { .. } => Some(self.to_string()),
             Error::Option(error) => error.parts().1,
             Error::Cdi(_) => Some(self.to_string()),
             _ => None,
@@ -195,6 +205,9 @@ impl Error {
             Error::Container { failure, .. } => return failure.advice.clone(),
             Error::MonitorLost { name } => {
                 format!("end what runs and remove what is left: coracle rm -f {name}")
+            }
+            Error::ProfileNotLoaded { repair, .. } => {
+                format!("{repair}, or run without: --security-opt apparmor=unconfined")
             }
             Error::Runtime(error) => return Failure::from(error).advice,
             Error::NamedFile(error) | Error::File { source: error, .. } => match error.kind() {

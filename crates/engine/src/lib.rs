@@ -3,6 +3,7 @@
 //! Prints nothing and parses no command line.
 
 pub mod anatomy;
+mod apparmor;
 mod attach;
 pub mod cdi;
 pub mod container;

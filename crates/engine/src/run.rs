@@ -41,13 +41,17 @@ pub fn run(roots: &Roots, spec: &Spec, user: UserSide<'_>, log: Option<&Log>) ->
     let store = crate::unshared::open_store(roots)?;
     let hold = store.hold()?;
     let image = find_image(&store, spec)?;
+    let profile = crate::apparmor::profile(&spec.powers)?;
     let id = new_id()?;
     let (mut taken, lock) = Taken::new(roots, &id, spec.name.as_deref(), crate::names::random)?;
     let signals = SignalFd::block(&forwarded_signals())?;
     kernel::signal::ignore_broken_pipes();
     let mut request = prepare(roots, spec, image.as_ref(), &taken)?;
-    if let Some(process) = request.spec.process.as_mut().filter(|process| process.terminal) {
-        process.console_size = size_of(&user);
+    if let Some(process) = request.spec.process.as_mut() {
+        process.apparmor_profile = profile;
+        if process.terminal {
+            process.console_size = size_of(&user);
+        }
     }
     taken.write(&record(spec, image.as_ref(), &taken, &request), &request)?;
     let begin = ToMonitor::Begin { directory: taken.directory.clone() };
@@ -211,6 +215,7 @@ fn record(spec: &Spec, image: Option<&Image>, taken: &Taken, request: &Request) 
         created: runtime::state::now(),
         remove: spec.remove,
         labels: spec.labels.clone(),
+        apparmor_profile: request.spec.process.as_ref().and_then(|process| process.apparmor_profile.clone()),
         stop_signal: spec.stop_signal.or_else(|| signal_of(image?)).unwrap_or(libc::SIGTERM),
         stop_timeout: spec.stop_timeout.or_else(|| timeout_of(image?)).unwrap_or(STOP_TIMEOUT),
     }

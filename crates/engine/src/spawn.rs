@@ -62,11 +62,14 @@ fn find_runtime() -> Result<PathBuf> {
     if is_program(&beside) {
         return Ok(beside);
     }
+    find_program("coracle-runtime").ok_or(Error::NoRuntime { beside: own })
+}
+
+/// A program in $PATH, else where the administrator's are, which many a $PATH has not.
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path)
-        .map(|directory| directory.join("coracle-runtime"))
-        .find(|file| is_program(file));
-    found.ok_or(Error::NoRuntime { beside: own })
+    let directories = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    directories.map(|directory| directory.join(name)).find(|file| is_program(file))
 }
 
 fn is_program(path: &Path) -> bool {

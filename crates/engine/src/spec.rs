@@ -210,6 +210,8 @@ pub struct Powers {
     pub seccomp_unconfined: bool,
     /// `--security-opt seccomp=FILE`: its contents.
     pub seccomp_profile: Option<String>,
+    /// `--security-opt apparmor=PROFILE`, where `unconfined` is none.
+    pub apparmor: Option<String>,
     /// `--security-opt systempaths=unconfined`.
     pub system_paths_unconfined: bool,
 }

@@ -34,7 +34,8 @@ fn check_in(spec: &Spec, has_apparmor: bool, has_selinux: bool) -> Result<()> {
     Ok(())
 }
 
-fn has_apparmor() -> bool {
+/// Whether AppArmor is on in this kernel.
+pub fn has_apparmor() -> bool {
     fs_err::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y'))
 }
 

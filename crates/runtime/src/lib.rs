@@ -58,5 +58,6 @@ mod working_directory;
 pub use capability::CAPABILITIES;
 pub use error::{Error, Failure, Result};
 pub use exec::{Exec, Executed, exec};
+pub use labels::has_apparmor;
 pub use launch::{Job, Running, launch, map_by_helpers};
 pub use streams::Streams;

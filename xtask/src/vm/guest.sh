@@ -11,6 +11,7 @@ mkdir -p /dev/pts /dev/shm /dev/mqueue /run
 mount -t devpts -o gid=5,mode=620,ptmxmode=000 devpts /dev/pts
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mount -t mqueue mqueue /dev/mqueue
+mount -t securityfs securityfs /sys/kernel/security
 mount -t tmpfs -o mode=755 tmpfs /run
 ln -s /proc/self/fd /dev/fd
 ln -s fd/0 /dev/stdin

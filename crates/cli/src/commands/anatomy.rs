@@ -55,6 +55,9 @@ fn page(anatomy: &Anatomy) -> String {
 
     heading(&mut out, "Process", "who it is and what it may do");
     privileges(&mut out, &anatomy.privileges);
+    if let Some(profile) = &anatomy.apparmor_profile {
+        row(&mut out, "AppArmor profile", profile);
+    }
     for process in &anatomy.processes {
         let name = format!("process {}", process.pid);
         row(&mut out, &name, &format!("{} inside: {}", process.pid_inside, process.command));

@@ -99,6 +99,7 @@ fn describe_container(container: &Container) -> Value {
         "Args": record.command.get(1..).unwrap_or_default(),
         "Image": record.image_id,
         "State": describe_state(&container.status),
+        "AppArmorProfile": record.apparmor_profile.as_deref().unwrap_or_default(),
         "HostConfig": { "AutoRemove": record.remove },
         "Config": { "Image": record.image, "Cmd": record.command, "Labels": labels },
     })

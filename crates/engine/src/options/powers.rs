@@ -28,7 +28,7 @@ pub fn capability(option: &'static str, text: &str) -> Result<String> {
 pub fn security_opt(powers: &mut Powers, text: &str) -> Result<()> {
     const OPTION: &str = "--security-opt";
     const ACCEPTED: &str = "no-new-privileges[=true|false], seccomp=unconfined, seccomp=FILE, \
-                            systempaths=unconfined, apparmor=unconfined and label=disable";
+                            systempaths=unconfined, apparmor=unconfined, apparmor=PROFILE and label=disable";
     let separator = text.find(['=', ':']);
     let (key, value) = separator.map_or((text, None), |at| (&text[..at], Some(&text[at + 1..])));
     match (key, value) {
@@ -45,12 +45,9 @@ pub fn security_opt(powers: &mut Powers, text: &str) -> Result<()> {
             (powers.seccomp_unconfined, powers.seccomp_profile) = (false, Some(read_profile(text, file)?));
         }
         ("systempaths", Some("unconfined")) => powers.system_paths_unconfined = true,
-        // Nothing is confined by these two, so nothing has to be switched off.
-        ("apparmor", Some("unconfined")) | ("label", Some("disable")) => {}
-        ("apparmor", Some(_)) => {
-            let reason = "this version loads no AppArmor profile";
-            return Err(unsupported(OPTION, text, reason, Some("--security-opt apparmor=unconfined")));
-        }
+        ("apparmor", Some(profile)) if is_profile_name(profile) => powers.apparmor = Some(profile.to_owned()),
+        // Nothing is confined by it, so nothing has to be switched off.
+        ("label", Some("disable")) => {}
         ("label", Some(_)) => {
             let reason = "this version sets no SELinux labels";
             return Err(unsupported(OPTION, text, reason, Some("--security-opt label=disable")));
@@ -58,6 +55,11 @@ pub fn security_opt(powers: &mut Powers, text: &str) -> Result<()> {
         _ => return Err(invalid(OPTION, text, "no such security option", ACCEPTED)),
     }
     Ok(())
+}
+
+/// What the kernel could have as a name: it is one line that is written to a file of its.
+fn is_profile_name(text: &str) -> bool {
+    !text.trim().is_empty() && !text.contains(char::is_control)
 }
 
 /// The profile's text, checked to be one.
@@ -103,8 +105,15 @@ mod tests {
         assert!(!read("no-new-privileges=false").unwrap().no_new_privileges);
         assert!(read("seccomp=unconfined").unwrap().seccomp_unconfined);
         assert!(read("systempaths=unconfined").unwrap().system_paths_unconfined);
-        assert!(read("apparmor=unconfined").is_ok() && read("label=disable").is_ok());
-        for wrong in ["", "seccomp", "seccomp=", "no-new-privileges=maybe", "apparmor=mine", "label=type:x"] {
+        assert!(read("label=disable").is_ok());
+        for (text, profile) in
+            [("apparmor=unconfined", "unconfined"), ("apparmor:/usr/bin/a b", "/usr/bin/a b")]
+        {
+            assert_eq!(read(text).unwrap().apparmor.as_deref(), Some(profile));
+        }
+        for wrong in
+            ["", "seccomp", "seccomp=", "no-new-privileges=maybe", "apparmor", "apparmor=", "label=type:x"]
+        {
             assert!(read(wrong).is_err(), "{wrong}");
         }
         assert!(read("seccomp=/nowhere.json").unwrap_err().to_string().contains("/nowhere.json"));

@@ -103,7 +103,7 @@ pub struct Arguments {
     /// Take a capability away, or ALL
     #[arg(long, value_name = "CAPABILITY", allow_hyphen_values = true, help_heading = "Process")]
     pub cap_drop: Vec<String>,
-    /// no-new-privileges, seccomp=FILE, seccomp=unconfined, systempaths=unconfined
+    /// no-new-privileges, seccomp=FILE, seccomp=unconfined, apparmor=PROFILE, apparmor=unconfined, systempaths=unconfined
     #[arg(long, value_name = "OPTION", allow_hyphen_values = true, help_heading = "Process")]
     pub security_opt: Vec<String>,
 
