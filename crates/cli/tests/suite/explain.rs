@@ -238,8 +238,10 @@ fn seen_calls(text: &str, actor: &str) -> Vec<Call> {
             "mkdir" | "rmdir" => text.trim_matches('"'),
             _ => &first_path,
         };
-        // In a procfs that is attached nowhere, /proc/sys is /sys.
-        let is_kernel_file = place.starts_with("/sys/") || place.starts_with("/proc/");
+        // In a procfs that is attached nowhere, /proc/sys is /sys, and a process's directory has no /proc before it.
+        let is_kernel_file = place.starts_with("/sys/")
+            || place.starts_with("/proc/")
+            || place.ends_with("/attr/apparmor/exec");
         let counts = match call.name.as_str() {
             "write" | "pwrite64" | "writev" | "mkdir" | "rmdir" | "mkdirat" | "unlinkat" => is_kernel_file,
             "prctl" => !ASKING.contains(&text),
