@@ -98,7 +98,7 @@ fn mounts_propagate_as_asked() {
         );
         let script = format!(
             "set -e; mount -t tmpfs none {place}; mount --make-shared {place}; mkdir {place}/outer\n\
-             coproc {{ {program} run --rm -i --cap-add SYS_ADMIN --security-opt seccomp=unconfined \
+             coproc {{ {program} run --rm -i --cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
                -v {place}:/s:{propagation} busybox sh -c '{inside}'; }}\n\
              read line <&${{COPROC[0]}}; [ \"$line\" = ready ]\n\
              mount -t tmpfs none {place}/outer; touch {place}/outer/mark\n\
