@@ -52,12 +52,12 @@ impl Reference {
         self
     }
 
-    /// The name people write: without the default host and `library/`.
+    /// The name people write: without the default host and `library/`, as far as that is read back as the same name.
     pub fn repository(&self) -> &str {
-        match self.name.strip_prefix(DEFAULT_HOST).and_then(|rest| rest.strip_prefix('/')) {
-            Some(path) => path.strip_prefix(OFFICIAL).unwrap_or(path),
-            None => &self.name,
-        }
+        let path = self.name.strip_prefix(DEFAULT_HOST).and_then(|rest| rest.strip_prefix('/'));
+        let means_this = |short: &&str| full_name(short).is_ok_and(|full| full == self.name);
+        let shorter = [path.and_then(|path| path.strip_prefix(OFFICIAL)), path];
+        shorter.into_iter().flatten().find(means_this).unwrap_or(&self.name)
     }
 
     fn with_name(&self, name: &str) -> String {
@@ -209,6 +209,21 @@ mod tests {
         assert_eq!("a".parse::<Reference>().unwrap().or_latest().to_string(), "a:latest");
         let pinned = format!("a:1@{}", Digest::of(b""));
         assert_eq!(pinned.parse::<Reference>().unwrap().or_latest().to_string(), pinned);
+    }
+
+    /// Found by fuzzing: what is left out must not make another name of the rest, or an image's id.
+    #[test]
+    fn leaves_nothing_out_that_is_needed() {
+        let hexadecimal = format!("docker.io/library/{}", "0".repeat(64));
+        for (written, shown) in [
+            ("docker.io/a.b/c", "docker.io/a.b/c"),
+            ("docker.io/localhost/c", "docker.io/localhost/c"),
+            ("docker.io/library/a/b", "library/a/b"),
+            (hexadecimal.as_str(), hexadecimal.strip_prefix("docker.io/").unwrap()),
+        ] {
+            assert_eq!(written.parse::<Reference>().unwrap().to_string(), shown);
+            fuzz_reference(written.as_bytes());
+        }
     }
 
     #[test]
