@@ -8,6 +8,7 @@ mod bench;
 mod ci;
 mod error;
 mod fixtures;
+mod fuzz;
 mod guards;
 mod leaks;
 mod outcome;
@@ -34,6 +35,7 @@ usage: cargo xtask COMMAND
   vm-test [--user] [FILTER]  only the tests in the virtual machine (--user: only those as ordinary users)
   ci                       setup, formatting, lints, dependency checks, documentation, test
   guards [FILTER]          require each security test to fail on a runtime without what guards it
+  fuzz TARGET [SECONDS]    fuzz a target of fuzz/fuzz_targets for a minute or so long; needs a nightly compiler
   bench [--check] [NAME]   measure coracle beside its peers (--check: fail where a target is missed)
 ";
 
@@ -68,6 +70,8 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "vm-test" => takes(&["--user"], 1).and_then(|()| test::vm_only(&workspace, !flags.is_empty(), name)),
         "ci" => takes(&[], 0).and_then(|()| ci::ci(&workspace)),
         "guards" => takes(&[], 1).and_then(|()| guards::guards(&workspace, name)),
+        "fuzz" => takes(&[], 2)
+            .and_then(|()| fuzz::fuzz(&workspace, name.unwrap_or_default(), names.get(1).copied())),
         "bench" => takes(&["--check"], 1).and_then(|()| bench::bench(&workspace, !flags.is_empty(), name)),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
