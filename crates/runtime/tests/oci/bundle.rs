@@ -434,8 +434,10 @@ fn remove_group(group: &Path) {
 /// Mounts at or below a directory, in the order they were made.
 pub fn mounts_under(directory: &Path) -> Vec<PathBuf> {
     let table = std::fs::read_to_string("/proc/self/mounts").unwrap();
-    let points = table.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);
-    points.filter(|point| point.starts_with(directory)).collect()
+    // A blank in a name stands there as its number.
+    let points =
+        table.lines().filter_map(|line| line.split(' ').nth(1)).map(|name| name.replace("\\040", " "));
+    points.map(PathBuf::from).filter(|point| point.starts_with(directory)).collect()
 }
 
 /// Waits until something holds.
