@@ -32,6 +32,10 @@ const TEST_PACKAGES: &[&str] = &[
     "attr",
     "libcap2-bin",
     "uidmap",
+    // registries
+    "docker-registry",
+    "apache2-utils",
+    "openssl",
     // the runtime's callers, what they run in, and what asks the CRI
     "containerd",
     "docker.io",

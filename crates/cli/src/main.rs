@@ -10,6 +10,7 @@ mod commands;
 mod error;
 mod explain;
 mod format;
+mod progress;
 mod table;
 mod time;
 mod unknown;
@@ -55,6 +56,8 @@ enum Command {
     Inspect(commands::inspect::Arguments),
     Kill(commands::kill::Arguments),
     Load(commands::load::Arguments),
+    Login(commands::login::Arguments),
+    Logout(commands::logout::Arguments),
     Ps(commands::ps::Arguments),
     Pull(commands::pull::Arguments),
     Rm(commands::rm::Arguments),
@@ -167,6 +170,8 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
         Command::Inspect(arguments) => commands::inspect::run(&roots, arguments),
         Command::Kill(arguments) => commands::kill::run(&roots, arguments),
         Command::Load(arguments) => unshared(|| commands::load::run(&roots, arguments)),
+        Command::Login(arguments) => commands::login::run(&roots, arguments),
+        Command::Logout(arguments) => commands::logout::run(&roots, arguments),
         Command::Ps(arguments) => commands::ps::run(&roots, arguments),
         Command::Pull(arguments) => unshared(|| commands::pull::run(&roots, arguments)),
         Command::Rm(arguments) => commands::rm::run(&roots, arguments),

@@ -74,13 +74,12 @@ pub fn command(typed: &str) -> Option<&'static str> {
 }
 
 /// Options of `docker run` that are none here: names, why, and what to do instead.
-const RUN: [(&[&str], &str, &str); 24] = [
+const RUN: [(&[&str], &str, &str); 23] = [
     (
         &["-a", "--attach"],
         "all streams of a container in the foreground are attached",
         "leave it out, and send those away that you do not want: 2> /dev/null",
     ),
-    (&["-q", "--quiet"], "nothing is pulled, so there is nothing to be quiet about", "leave it out"),
     (&["--sig-proxy"], "signals are always passed on to the program", "leave it out"),
     (
         &["--detach-keys"],

@@ -35,6 +35,10 @@ mod life;
 mod limits;
 #[path = "suite/options.rs"]
 mod options;
+#[path = "suite/pull.rs"]
+mod pull;
+#[path = "suite/registry.rs"]
+mod registry;
 #[path = "suite/rootless.rs"]
 mod rootless;
 #[path = "suite/run.rs"]

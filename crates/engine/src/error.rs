@@ -179,6 +179,16 @@ impl Error {
         }
     }
 
+    /// Whether a registry could be asked for the image, and those that are here of a like name.
+    pub fn missing_image(&self) -> Option<&[String]> {
+        match self {
+            Error::Image(error @ image::Error::UnknownImage { nearest, .. }) if error.is_missing_name() => {
+                Some(nearest)
+            }
+            _ => None,
+        }
+    }
+
     /// What to do, when there is something.
     pub fn advice(&self) -> Option<String> {
         let text = match self {

@@ -22,7 +22,7 @@ pub use limits::{
 };
 pub use mounts::{mount, tmpfs, volume};
 pub use names::{
-    DOMAIN_NAME, add_host, cid_file, container_name, dns, dns_option, dns_search, domainname, hostname,
+    DOMAIN_NAME, Pull, add_host, cid_file, container_name, dns, dns_option, dns_search, domainname, hostname,
     platform, pull, stop_signal, stop_timeout, sysctl, working_directory,
 };
 pub use powers::{capability, security_opt};

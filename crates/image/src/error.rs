@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use crate::digest::Digest;
 use crate::oci::Platform;
 use crate::reference::Reference;
+use crate::registry::Fault;
 use crate::tar;
 
 /// The result of a call of this crate.
@@ -258,6 +259,33 @@ pub enum Error {
         /// The image as asked for.
         name: String,
     },
+    /// A registry did not do what was asked.
+    #[error("{registry} {fault}")]
+    Registry {
+        /// Its host.
+        registry: String,
+        /// Why.
+        fault: Fault,
+    },
+    /// A file with logins is malformed.
+    #[error("{} is no file of logins: {reason}", .path.display())]
+    BadAuthFile {
+        /// The file.
+        path: PathBuf,
+        /// In what.
+        reason: String,
+    },
+    /// The program that keeps logins failed.
+    #[error("{program} failed: {reason}")]
+    CredentialHelper {
+        /// Its name.
+        program: String,
+        /// What it said.
+        reason: String,
+    },
+    /// There is no directory for this user's logins.
+    #[error("this user has no home directory to keep logins in")]
+    NoHome,
     /// A file of the store was written by a newer coracle or is damaged.
     #[error("{} is not a file that this coracle can read: {reason}", .path.display())]
     BadRecord {
@@ -277,6 +305,25 @@ impl Error {
             Error::File(error) => is_full_file(error),
             _ => false,
         }
+    }
+
+    /// Whether a registry could be asked for what is not here: what was given is a name, and not one of a file or of another kind of
+    /// source.
+    pub fn is_missing_name(&self) -> bool {
+        matches!(self, Error::UnknownImage { name, .. } if not_a_name(name).is_none() && name.parse::<Reference>().is_ok())
+    }
+
+    /// Whether what was read is not what it should be.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Error::DigestMismatch { .. }
+                | Error::SizeMismatch { .. }
+                | Error::BadCompression { .. }
+                | Error::BadLayer { .. }
+                | Error::Refused { .. }
+                | Error::TooLarge { .. }
+        )
     }
 
     /// What to do about it, where there is something: one sentence.
@@ -335,7 +382,7 @@ impl Error {
             Error::DigestOfAnother { owner, .. } => format!("use its own name: {owner}"),
             Error::TooLarge { .. } => "if you trust the image, raise the limit: --max-size, --max-entries".to_owned(),
             Error::UnknownImage { name, nearest } if nearest.is_empty() => not_a_name(name).unwrap_or_else(|| {
-                "`coracle images` lists the images that are here; `coracle load` adds one".to_owned()
+                "`coracle images` lists the images that are here; `coracle pull` and `coracle load` add one".to_owned()
             }),
             Error::UnknownImage { nearest, .. } => format!("did you mean {}?", nearest[0]),
             Error::AmbiguousId { .. } => "give more digits of the id".to_owned(),
@@ -353,6 +400,12 @@ impl Error {
             Error::BuiltIn { .. } => "nothing needs to be done: it takes no room worth freeing".to_owned(),
             Error::SeveralNames { .. } => "remove them one by one, or all with --force".to_owned(),
             Error::BadRecord { .. } => "remove the image and load it again".to_owned(),
+            Error::Registry { registry, fault } => fault.advice(registry),
+            Error::BadAuthFile { .. } => "mend the file, or remove it and log in again".to_owned(),
+            Error::CredentialHelper { program, .. } => {
+                format!("see that {program} works, or take it out of credsStore and credHelpers in auth.json or config.json")
+            }
+            Error::NoHome => "set HOME, or name a file: --authfile".to_owned(),
             _ => return None,
         };
         Some(text)
@@ -370,9 +423,7 @@ fn not_a_name(text: &str) -> Option<String> {
     }
     let is_archive = [".tar", ".tar.gz", ".tgz", ".tar.zst"].iter().any(|end| text.ends_with(end));
     let advice = if let Some(name) = text.strip_prefix("docker://") {
-        format!(
-            "bring it as a file: skopeo copy docker://{name} oci-archive:image.tar, then coracle pull oci-archive:image.tar"
-        )
+        format!("write the name alone: {name}")
     } else if ["oci:", "oci-archive:", "docker-archive:"].iter().any(|kind| text.starts_with(kind)) {
         format!("load it first, then use the name that is printed: coracle pull {text}")
     } else if ["/", "./", "../"].iter().any(|begin| text.starts_with(begin)) || is_archive {

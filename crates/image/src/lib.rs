@@ -1,7 +1,7 @@
 //! Images: an archive in, read-only layers out, which overlayfs merges to a root file system.
 //!
 //! It reads OCI layouts and docker archives, verifies every byte, unpacks layers in parallel and keeps all of it in a
-//! [`Store`]. It runs nothing, mounts nothing and talks to no network.
+//! [`Store`]. It fetches images from registries too. It runs nothing and mounts nothing.
 //!
 //! ```no_run
 //! # fn main() -> image::Result<()> {
@@ -25,7 +25,9 @@ mod load;
 mod lower;
 mod oci;
 mod plan;
+mod progress;
 mod reference;
+mod registry;
 mod source;
 mod store;
 mod stream;
@@ -40,7 +42,9 @@ pub use error::{Error, Result};
 pub use form::Ownership;
 pub use load::{LoadOptions, Loaded};
 pub use oci::{Config, Descriptor, Empty, Healthcheck, ImageConfig, Platform, RootFs};
+pub use progress::{LayerProgress, Progress, Stage};
 pub use reference::{Reference, fuzz_reference};
+pub use registry::{Access, AuthFiles, Credentials, Fault, login};
 pub use source::Source;
 pub use store::{Hold, RootDirectory, Store};
 pub use stream::Limits;

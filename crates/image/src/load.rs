@@ -1,8 +1,9 @@
 //! Images from files into the store.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use fs_err::File;
 use rustix::fs::{CWD, RenameFlags};
@@ -14,15 +15,20 @@ use crate::error::{Error, Result, system};
 use crate::lower::Lower;
 use crate::oci::{Descriptor, FULL_NAME, Platform, REF_NAME, media};
 use crate::plan::{Plan, PlannedLayer, plans};
+use crate::progress::{Progress, Stage};
 use crate::reference::Reference;
-use crate::source::{Origin, Source};
+use crate::registry::{Access, Download};
+use crate::source::{Bytes, Origin, Source};
 use crate::store::{
     ImageRecord, LayerRecord, PlatformImage, ReferenceRecord, RootDirectory, Staging, Store, read_record,
-    sync_parents, to_json, version,
+    remove_if_there, sync_parents, to_json, version,
 };
 use crate::stream::{Budget, Compression, Limits, Plain, Stored, Sums};
 use crate::tree::{Summary, Tree};
 use crate::unpack;
+
+/// As many layers are fetched at once from a registry: one connection alone seldom fills a line.
+const CONNECTIONS: usize = 6;
 
 /// How images are loaded.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +39,10 @@ pub struct LoadOptions {
     pub limits: Limits,
     /// The name that the image gets, in place of those that the source gives.
     pub name: Option<Reference>,
+    /// How registries are talked to.
+    pub access: Access,
+    /// Where to say how far it is.
+    pub progress: Arc<Progress>,
     /// What the history of an imported image says; None says that it was imported.
     pub message: Option<String>,
 }
@@ -52,18 +62,18 @@ impl Store {
     /// Costs one syncfs(2) and some fsync(2) for each image.
     pub fn load(&self, source: &Source, options: &LoadOptions) -> Result<Vec<Loaded>> {
         self.staged(|staging| {
-            let origin = Origin::open(source, &staging.path.join("spool"), options.limits)?;
+            let origin = Origin::open(source, &staging.path.join("spool"), options)?;
             let plans = plans(&origin, source, options)?;
             // From here on layers that are already here are counted on.
             let _hold = self.hold()?;
-            plans.into_iter().map(|plan| self.load_one(plan, options.limits, staging)).collect()
+            plans.into_iter().map(|plan| self.load_one(plan, options, staging)).collect()
         })
     }
 
-    fn load_one(&self, mut plan: Plan, limits: Limits, staging: &Staging) -> Result<Loaded> {
+    fn load_one(&self, mut plan: Plan, options: &LoadOptions, staging: &Staging) -> Result<Loaded> {
         let place = staging.path.join(plan.id.hex());
         fs_err::create_dir(&place)?;
-        let layers = self.unpack_layers(&plan, limits, &place)?;
+        let layers = self.unpack_layers(&plan, options, &place)?;
         if plan.manifest.is_none() {
             describe(&mut plan, &layers);
         }
@@ -72,11 +82,15 @@ impl Store {
     }
 
     /// Unpacks the layers that are not here yet, as many at once as there are processors.
-    fn unpack_layers(&self, plan: &Plan, limits: Limits, place: &Path) -> Result<Vec<ReadyLayer>> {
-        let budget = Budget::new(limits);
+    fn unpack_layers(&self, plan: &Plan, options: &LoadOptions, place: &Path) -> Result<Vec<ReadyLayer>> {
+        let (budget, progress) = (Budget::new(options.limits), &options.progress);
+        let digests = plan.layers.iter().zip(&plan.config.rootfs.diff_ids);
+        progress.begin(digests.map(|(layer, diff_id)| {
+            (layer.descriptor.as_ref().map_or(*diff_id, |descriptor| descriptor.digest), layer.size())
+        }));
         let mut order: Vec<usize> = (0..plan.layers.len()).collect();
         // The longest first: the last one to end is then short.
-        order.sort_by_key(|at| std::cmp::Reverse(plan.layers[*at].bytes.length));
+        order.sort_by_key(|at| std::cmp::Reverse(plan.layers[*at].size()));
         let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
         let results: Mutex<Vec<Option<Result<HalfLayer>>>> =
             Mutex::new((0..plan.layers.len()).map(|_| None).collect());
@@ -85,14 +99,20 @@ impl Store {
                 if stop.load(Ordering::Relaxed) {
                     return;
                 }
-                let result = self.read_layer(plan, *at, &budget, &place.join(at.to_string()));
+                let result = self.read_layer(plan, *at, (&budget, progress), &place.join(at.to_string()));
+                if let Ok(layer) = &result {
+                    let was_here = layer.sums.is_none();
+                    progress.enter(*at, if was_here { Stage::Here } else { Stage::Done });
+                }
                 stop.fetch_or(result.is_err(), Ordering::Relaxed);
                 if let Ok(mut results) = results.lock() {
                     results[*at] = Some(result);
                 }
             }
         };
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(order.len());
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let is_remote = plan.layers.iter().any(|layer| matches!(layer.bytes, Bytes::Remote(_)));
+        let threads = if is_remote { processors.max(CONNECTIONS) } else { processors }.min(order.len());
         std::thread::scope(|scope| {
             for _ in 1..threads {
                 scope.spawn(work);
@@ -142,7 +162,29 @@ impl Store {
         Ok(ready)
     }
 
-    fn read_layer(&self, plan: &Plan, at: usize, budget: &Budget, path: &Path) -> Result<HalfLayer> {
+    /// Reads a layer. What a registry sent before may have been damaged on this disk since: then it is fetched anew, once.
+    fn read_layer(&self, plan: &Plan, at: usize, shared: Shared<'_>, path: &Path) -> Result<HalfLayer> {
+        let layer = &plan.layers[at];
+        let (Bytes::Remote(_), Some(descriptor)) = (&layer.bytes, &layer.descriptor) else {
+            return self.read_layer_once(plan, at, shared, path);
+        };
+        let partial = self.partial_path(descriptor.digest);
+        let had_some = fs_err::metadata(&partial).is_ok_and(|metadata| metadata.len() > 0);
+        match self.read_layer_once(plan, at, shared, path) {
+            Err(error) if error.is_damage() || error.is_full() => {
+                remove_if_there(&partial)?;
+                if !had_some || error.is_full() {
+                    return Err(error);
+                }
+                fs_err::remove_dir_all(path)?;
+                self.read_layer_once(plan, at, shared, path)
+            }
+            other => other,
+        }
+    }
+
+    fn read_layer_once(&self, plan: &Plan, at: usize, shared: Shared<'_>, path: &Path) -> Result<HalfLayer> {
+        let (budget, progress) = shared;
         let layer = &plan.layers[at];
         let diff_ids = &plan.config.rootfs.diff_ids;
         let diff_id = diff_ids[at];
@@ -153,7 +195,9 @@ impl Store {
         let expected = layer.descriptor.as_ref().map(|descriptor| descriptor.digest);
         let has_blob = expected.is_some_and(|digest| self.blob_path(digest).exists());
         fs_err::create_dir(path)?;
-        if let (Some(key), true) = (&here, has_blob) {
+        // What a registry has can be fetched again whenever the blob itself is wanted.
+        let is_remote = matches!(layer.bytes, Bytes::Remote(_));
+        if let (Some(key), true) = (&here, has_blob || is_remote) {
             return Ok(HalfLayer {
                 path: path.to_owned(),
                 blob: None,
@@ -161,11 +205,11 @@ impl Store {
                 tree: Unpacked::Here(key.clone()),
             });
         }
-        let blob = path.join("blob");
-        let copy = if has_blob { None } else { Some(File::create(&blob)?) };
         let name = diff_id.to_string();
         let read_error = |error| unpack::io_error(&name, error);
-        let stored = Stored::new(Box::new(layer.bytes.clone()), copy);
+        let Opened { reader, had, copy, blob } = self.open_layer(layer, has_blob, &path.join("blob"))?;
+        progress.enter(at, Stage::Reading(had));
+        let stored = Stored::new(progress.counted(at, reader), copy);
         let plain = Plain::new(stored, budget).map_err(read_error)?;
         let (sums, tree) = match here {
             Some(key) => (plain.finish().map_err(read_error)?, Unpacked::Here(key)),
@@ -182,8 +226,36 @@ impl Store {
             }
         };
         check_sums(layer, diff_id, &sums)?;
-        let blob = (!has_blob).then_some(blob);
         Ok(HalfLayer { path: path.to_owned(), blob, sums: Some(sums), tree })
+    }
+
+    /// The stored bytes of a layer. Those of a registry are gathered in a file of their own, those of a file are copied to `copy`.
+    fn open_layer(&self, layer: &PlannedLayer, has_blob: bool, copy: &Path) -> Result<Opened> {
+        let (repository, descriptor) = match (&layer.bytes, &layer.descriptor) {
+            (Bytes::Remote(repository), Some(descriptor)) => (repository, descriptor),
+            (Bytes::Local(range), _) => {
+                let file = if has_blob { None } else { Some(File::create(copy)?) };
+                let blob = (!has_blob).then(|| copy.to_owned());
+                return Ok(Opened { reader: Box::new(range.clone()), had: 0, copy: file, blob });
+            }
+            (Bytes::Remote(_), None) => unreachable!("a registry's layers have descriptors"),
+        };
+        let blob = self.blob_path(descriptor.digest);
+        let partial = self.partial_path(descriptor.digest);
+        if let Some(parent) = partial.parent() {
+            fs_err::create_dir_all(parent)?;
+        }
+        loop {
+            if blob.exists() {
+                let file = File::open(&blob)?;
+                return Ok(Opened { reader: Box::new(file), had: descriptor.size, copy: None, blob: None });
+            }
+            if let Some(download) = Download::begin(repository, descriptor.digest, descriptor.size, &partial)?
+            {
+                let had = download.resumed();
+                return Ok(Opened { reader: Box::new(download), had, copy: None, blob: Some(partial) });
+            }
+        }
     }
 
     /// Puts everything in its place, the names last.
@@ -211,7 +283,7 @@ impl Store {
         }
         for layer in layers {
             if let (Some(blob), Some(sums)) = (&layer.blob, &layer.sums) {
-                fs_err::rename(blob, self.blob_path(sums.digest))?;
+                place_blob(blob, &self.blob_path(sums.digest))?;
             }
             if let Some(staged) = &layer.staged {
                 place_layer(staged, &self.layer_path(&layer.key))?;
@@ -259,6 +331,20 @@ impl Store {
         let record = ReferenceRecord { version: version(), reference: name.canonical(), target, images };
         staging.publish(&to_json(&record), &path)
     }
+}
+
+/// What the threads that unpack an image's layers have in common.
+type Shared<'a> = (&'a Budget, &'a Progress);
+
+/// A layer that can be read.
+struct Opened {
+    reader: Box<dyn Read + Send>,
+    /// How much of it was here before.
+    had: u64,
+    /// Where to write what is read.
+    copy: Option<File>,
+    /// The file that it is in when it has been read; None, if the blob is in the store.
+    blob: Option<PathBuf>,
 }
 
 /// A layer of which only what lies below it may be missing.
@@ -318,6 +404,14 @@ fn mounted(layers: &[ReadyLayer]) -> Vec<String> {
     }
     keys.reverse();
     keys
+}
+
+/// Renames a blob into place, unless another load that read the same file has done so.
+fn place_blob(staged: &Path, target: &Path) -> Result<()> {
+    match fs_err::rename(staged, target) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && target.exists() => Ok(()),
+        other => Ok(other?),
+    }
 }
 
 /// Renames a complete layer into place. Where another load was faster, its layer is the same.

@@ -56,6 +56,25 @@ pub struct Descriptor {
     pub annotations: BTreeMap<String, String>,
 }
 
+impl Descriptor {
+    /// Of a document that is at hand.
+    pub(crate) fn of(bytes: &[u8], media_type: &str) -> Self {
+        Self {
+            media_type: media_type.to_owned(),
+            digest: Digest::of(bytes),
+            size: bytes.len() as u64,
+            platform: None,
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    /// Whether registries keep it among their manifests, not their blobs.
+    pub(crate) fn is_manifest(&self) -> bool {
+        [media::INDEX, media::MANIFEST, media::DOCKER_LIST, media::DOCKER_MANIFEST]
+            .contains(&self.media_type.as_str())
+    }
+}
+
 /// An operating system and a processor: `linux/amd64`, `linux/arm/v7`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Platform {

@@ -7,8 +7,7 @@ use crate::oci::{
     Descriptor, DockerManifest, Document, FULL_NAME, ImageConfig, ManifestOrIndex, Platform, REF_NAME,
 };
 use crate::reference::Reference;
-use crate::source::{Layout, Origin, Source};
-use crate::stream::Range;
+use crate::source::{Bytes, Layout, Origin, Source};
 
 /// Indexes in indexes: buildx makes two levels.
 const INDEX_DEPTH_MAX: usize = 4;
@@ -31,7 +30,17 @@ pub(crate) struct Plan {
 pub(crate) struct PlannedLayer {
     /// What the manifest says; None in docker archives.
     pub(crate) descriptor: Option<Descriptor>,
-    pub(crate) bytes: Range,
+    pub(crate) bytes: Bytes,
+}
+
+impl PlannedLayer {
+    /// Stored bytes.
+    pub(crate) fn size(&self) -> u64 {
+        match (&self.bytes, &self.descriptor) {
+            (Bytes::Local(range), _) => range.length,
+            (Bytes::Remote(_), descriptor) => descriptor.as_ref().map_or(0, |descriptor| descriptor.size),
+        }
+    }
 }
 
 /// What the images of a source are, all but their layers' content checked.
@@ -39,6 +48,7 @@ pub(crate) fn plans(origin: &Origin, source: &Source, options: &LoadOptions) -> 
     let mut plans = match origin.layout {
         Layout::Oci => oci_plans(origin, source, options)?,
         Layout::Docker => docker_plans(origin, source, options)?,
+        Layout::Registry => registry_plans(origin, source, options)?,
     };
     if plans.is_empty() {
         return Err(origin.no_image("its list of images is empty"));
@@ -92,6 +102,18 @@ fn oci_plans(origin: &Origin, source: &Source, options: &LoadOptions) -> Result<
         .collect()
 }
 
+/// The one image that a name means in a registry.
+fn registry_plans(origin: &Origin, source: &Source, options: &LoadOptions) -> Result<Vec<Plan>> {
+    let (Some(entry), Source::Registry(name)) = (origin.named(), source) else { return Ok(Vec::new()) };
+    let wanted = options.platform.clone().unwrap_or_else(Platform::host);
+    let mut documents = Vec::new();
+    let manifest = choose(origin, entry, &wanted, &mut documents, 0)?;
+    let mut plan = oci_plan(origin, &manifest, documents, options)?;
+    plan.names = vec![name.clone()];
+    plan.target = Some(entry.clone());
+    Ok(vec![plan])
+}
+
 /// What an index entry is called: the whole name where there is one, and the tag.
 fn names_of(entry: &Descriptor) -> impl Iterator<Item = &str> {
     [FULL_NAME, REF_NAME].into_iter().filter_map(|key| entry.annotations.get(key)).map(String::as_str)
@@ -111,7 +133,7 @@ fn choose(
     documents: &mut Vec<(Digest, Vec<u8>)>,
     depth: usize,
 ) -> Result<Descriptor> {
-    let bytes = origin.document_blob(entry.digest, entry.size)?;
+    let bytes = origin.document_blob(entry)?;
     let name = format!("manifest {}", entry.digest);
     let document = read_json::<ManifestOrIndex>(&bytes, &name)?.document(entry.digest)?;
     documents.push((entry.digest, bytes));
@@ -151,7 +173,7 @@ fn oci_plan(
     let Document::Manifest { config, layers } = document else {
         return Err(Error::BadManifest { digest: manifest.digest, reason: "it is an index" });
     };
-    let config_bytes = origin.document_blob(config.digest, config.size)?;
+    let config_bytes = origin.document_blob(&config)?;
     let layers = layers
         .into_iter()
         .map(|descriptor| {
@@ -159,11 +181,7 @@ fn oci_plan(
                 let reason = "a layer is no tar archive: this is not an image of a root file system";
                 return Err(Error::BadManifest { digest: manifest.digest, reason });
             }
-            let bytes = origin.blob(descriptor.digest)?;
-            if bytes.length != descriptor.size {
-                let blob = format!("layer {}", descriptor.digest);
-                return Err(Error::SizeMismatch { blob, expected: descriptor.size, found: bytes.length });
-            }
+            let bytes = origin.layer(&descriptor)?;
             Ok(PlannedLayer { descriptor: Some(descriptor), bytes })
         })
         .collect::<Result<Vec<_>>>()?;
@@ -197,7 +215,7 @@ fn docker_plans(origin: &Origin, source: &Source, options: &LoadOptions) -> Resu
             let layers = image
                 .layers
                 .iter()
-                .map(|name| Ok(PlannedLayer { descriptor: None, bytes: origin.file(name)? }))
+                .map(|name| Ok(PlannedLayer { descriptor: None, bytes: Bytes::Local(origin.file(name)?) }))
                 .collect::<Result<Vec<_>>>()?;
             let mut plan = plan(digest, config, layers.len(), options, &origin.name)?;
             plan.layers = layers;

@@ -13,6 +13,10 @@ use rustix::io::Errno;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result, system};
+use crate::load::LoadOptions;
+use crate::oci::Descriptor;
+use crate::reference::Reference;
+use crate::registry::{Access, Purpose, Repository};
 use crate::stream::{Budget, Compression, Limits, Pipe, Range};
 use crate::tar::{self, Kind};
 
@@ -43,6 +47,8 @@ pub enum Source {
         /// Only this image of it.
         tag: Option<String>,
     },
+    /// `docker://NAME` or a name: an image of a registry.
+    Registry(Reference),
     /// A file, or `-` for the standard input, whose bytes tell what it is; or a directory with an OCI layout.
     Any(PathBuf),
 }
@@ -50,13 +56,16 @@ pub enum Source {
 impl FromStr for Source {
     type Err = Error;
 
-    /// Never fails: what has no known prefix is the name of a file.
+    /// What has no known prefix is the name of a file.
     fn from_str(text: &str) -> Result<Self> {
         let parts = |rest: &str| match rest.split_once(':') {
             Some((path, tag)) if !tag.is_empty() => (PathBuf::from(path), Some(tag.to_owned())),
             Some((path, _)) => (PathBuf::from(path), None),
             None => (PathBuf::from(rest), None),
         };
+        if let Some(name) = text.strip_prefix("docker://") {
+            return Ok(Self::Registry(name.parse::<Reference>()?.or_latest()));
+        }
         if let Some(rest) = text.strip_prefix("oci:") {
             let (path, tag) = parts(rest);
             return Ok(Self::OciDirectory { path, tag });
@@ -74,8 +83,10 @@ impl FromStr for Source {
 }
 
 impl Source {
+    /// The path of a source that has one.
     fn path(&self) -> &Path {
         match self {
+            Self::Registry(_) => Path::new(""),
             Self::OciDirectory { path, .. }
             | Self::OciArchive { path, .. }
             | Self::DockerArchive { path, .. } => path,
@@ -88,13 +99,15 @@ impl Source {
             Self::OciDirectory { tag, .. }
             | Self::OciArchive { tag, .. }
             | Self::DockerArchive { tag, .. } => tag.as_deref(),
-            Self::Any(_) => None,
+            Self::Registry(_) | Self::Any(_) => None,
         }
     }
 
     /// The source in messages.
     pub(crate) fn name(&self) -> String {
-        if self.path() == Path::new("-") {
+        if let Self::Registry(reference) = self {
+            reference.to_string()
+        } else if self.path() == Path::new("-") {
             "standard input".to_owned()
         } else {
             self.path().display().to_string()
@@ -120,6 +133,13 @@ pub(crate) struct Origin {
     files: Files,
 }
 
+/// Where the bytes of a layer are.
+pub(crate) enum Bytes {
+    Local(Range),
+    /// In a registry, which is asked for them by their digest.
+    Remote(Arc<Repository>),
+}
+
 /// Which documents describe the images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Layout {
@@ -127,9 +147,16 @@ pub(crate) enum Layout {
     Oci,
     /// `manifest.json`.
     Docker,
+    /// The registry's own answer to a name.
+    Registry,
 }
 
 enum Files {
+    Registry {
+        repository: Arc<Repository>,
+        /// What the name means, and its bytes.
+        named: (Descriptor, Vec<u8>),
+    },
     Directory(OwnedFd),
     /// An uncompressed tar archive: where each file's bytes are.
     Archive {
@@ -141,8 +168,11 @@ enum Files {
 impl Origin {
     /// Opens a source. Standard input that is a pipe, and archives that are compressed as a whole, are first copied into
     /// `spool`, at most `limits.bytes` of them.
-    pub(crate) fn open(source: &Source, spool: &Path, limits: Limits) -> Result<Self> {
-        let name = source.name();
+    pub(crate) fn open(source: &Source, spool: &Path, options: &LoadOptions) -> Result<Self> {
+        let (name, limits) = (source.name(), options.limits);
+        if let Source::Registry(reference) = source {
+            return Self::ask(name, reference, &options.access);
+        }
         let files = match open_source(source.path())? {
             Opened::Directory(dir) => Files::Directory(dir),
             Opened::File(file) => {
@@ -163,8 +193,30 @@ impl Origin {
             }
             Source::DockerArchive { .. } => return Err(origin.no_image("it has no manifest.json")),
             Source::Any(_) => return Err(origin.no_image("it has neither index.json nor manifest.json")),
+            Source::Registry(_) => Layout::Registry,
         };
         Ok(origin)
+    }
+
+    fn ask(name: String, reference: &Reference, access: &Access) -> Result<Self> {
+        let repository = Repository::open(reference, access, Purpose::Pull)?;
+        let wanted = reference.digest();
+        let tag = wanted
+            .map_or_else(|| reference.tag().unwrap_or("latest").to_owned(), |digest| digest.to_string());
+        let named = repository.manifest(&tag)?;
+        if let Some(expected) = wanted.filter(|digest| *digest != named.0.digest) {
+            let blob = format!("the manifest of {name}");
+            return Err(Error::DigestMismatch { blob, expected, found: named.0.digest });
+        }
+        Ok(Self { name, layout: Layout::Registry, files: Files::Registry { repository, named } })
+    }
+
+    /// What the name means, if this is a registry.
+    pub(crate) fn named(&self) -> Option<&Descriptor> {
+        match &self.files {
+            Files::Registry { named, .. } => Some(&named.0),
+            _ => None,
+        }
     }
 
     pub(crate) fn no_image(&self, reason: &'static str) -> Error {
@@ -179,6 +231,7 @@ impl Origin {
     pub(crate) fn file(&self, name: &str) -> Result<Range> {
         let missing = || Error::Missing { source_name: self.name.clone(), name: name.to_owned() };
         match &self.files {
+            Files::Registry { .. } => Err(missing()),
             Files::Archive { file, extents } => {
                 let path = name.strip_prefix("./").unwrap_or(name);
                 let (offset, length) = *extents.get(path.as_bytes()).ok_or_else(missing)?;
@@ -202,8 +255,21 @@ impl Origin {
         }
     }
 
+    /// The bytes of a layer. Those of files have the length that is expected.
+    pub(crate) fn layer(&self, descriptor: &Descriptor) -> Result<Bytes> {
+        if let Files::Registry { repository, .. } = &self.files {
+            return Ok(Bytes::Remote(Arc::clone(repository)));
+        }
+        let range = self.blob(descriptor.digest)?;
+        if range.length != descriptor.size {
+            let blob = format!("layer {}", descriptor.digest);
+            return Err(Error::SizeMismatch { blob, expected: descriptor.size, found: range.length });
+        }
+        Ok(Bytes::Local(range))
+    }
+
     /// The bytes of the blob with this digest.
-    pub(crate) fn blob(&self, digest: Digest) -> Result<Range> {
+    fn blob(&self, digest: Digest) -> Result<Range> {
         self.file(&format!("blobs/sha256/{}", digest.hex())).map_err(|error| match error {
             Error::Missing { source_name, .. } => {
                 Error::Missing { source_name, name: format!("blob {digest}") }
@@ -218,9 +284,19 @@ impl Origin {
     }
 
     /// A whole small blob, with its digest and length checked.
-    pub(crate) fn document_blob(&self, digest: Digest, size: u64) -> Result<Vec<u8>> {
+    pub(crate) fn document_blob(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
+        let Descriptor { digest, size, .. } = *descriptor;
         let name = format!("blob {digest}");
-        let bytes = read_document(self.blob(digest)?, &name)?;
+        let too_long = || Error::DocumentTooLong { name: name.clone(), size, limit: DOCUMENT_MAX };
+        let bytes = match &self.files {
+            Files::Registry { named, .. } if named.0.digest == digest => named.1.clone(),
+            Files::Registry { .. } if size > DOCUMENT_MAX => return Err(too_long()),
+            Files::Registry { repository, .. } if descriptor.is_manifest() => {
+                repository.manifest(&digest.to_string())?.1
+            }
+            Files::Registry { repository, .. } => repository.document(descriptor)?,
+            _ => read_document(self.blob(digest)?, &name)?,
+        };
         if bytes.len() as u64 != size {
             return Err(Error::SizeMismatch { blob: name, expected: size, found: bytes.len() as u64 });
         }

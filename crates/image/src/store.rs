@@ -6,6 +6,7 @@
 //!   layers/KEY/fs                an unpacked layer; manifest: what each file is; layer.json: its sums
 //!   images/ID.json               an image that is here: its manifest and its layers
 //!   references/HOST/PATH/:TAG    a name: what it means and for which platforms it is here
+//!   partial/HEX                  a registry's blob as far as it came; whoever fetches it holds its lock
 //!   staging/                     what is not complete; a directory whose lock nobody holds is rubbish
 //!   use.lock commit.lock
 //! ```
@@ -279,6 +280,11 @@ impl Store {
         self.root.join("blobs/sha256").join(digest.hex())
     }
 
+    /// Where a registry's blob is gathered until it is whole.
+    pub(crate) fn partial_path(&self, digest: Digest) -> PathBuf {
+        self.root.join("partial").join(digest.hex())
+    }
+
     pub(crate) fn layer_path(&self, key: &str) -> PathBuf {
         self.root.join("layers").join(key)
     }
@@ -504,7 +510,7 @@ impl Staging {
     }
 }
 
-fn remove_if_there(path: &Path) -> Result<()> {
+pub(crate) fn remove_if_there(path: &Path) -> Result<()> {
     match fs_err::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::File(error)),
         _ => Ok(()),

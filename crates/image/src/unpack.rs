@@ -69,8 +69,14 @@ pub(crate) fn io_error(layer: &str, error: std::io::Error) -> Error {
     read_error(layer, tar::Error { at: 0, fault: tar::Fault::Read(error) })
 }
 
-/// Tells the limit, the decompressor's complaint and a damaged archive apart.
-fn read_error(layer: &str, error: tar::Error) -> Error {
+/// Tells a registry's fault, the limit, the decompressor's complaint and a damaged archive apart.
+fn read_error(layer: &str, mut error: tar::Error) -> Error {
+    if let tar::Fault::Read(source) = error.fault {
+        match source.downcast::<Error>() {
+            Ok(fault) => return fault,
+            Err(source) => error.fault = tar::Fault::Read(source),
+        }
+    }
     if let tar::Fault::Read(source) = &error.fault {
         if let Some(exceeded) = source.get_ref().and_then(|inner| inner.downcast_ref::<Exceeded>()) {
             return too_large(layer, *exceeded);

@@ -7,6 +7,8 @@ pub mod import;
 pub mod inspect;
 pub mod kill;
 pub mod load;
+pub mod login;
+pub mod logout;
 pub mod ps;
 pub mod pull;
 pub mod rm;

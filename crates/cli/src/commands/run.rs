@@ -4,9 +4,11 @@ mod arguments;
 mod meaning;
 
 use std::os::fd::AsFd as _;
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
 
-use engine::{Roots, UserSide};
+use engine::options::Pull;
+use engine::spec::Spec;
+use engine::{Outcome, Roots, UserSide};
 use kernel::record::Log;
 
 pub use self::arguments::Arguments;
@@ -15,10 +17,21 @@ use crate::explain;
 
 pub fn run(roots: &Roots, arguments: &Arguments) -> Result<ExitCode, Error> {
     let spec = meaning::spec(arguments).map_err(engine::Error::from)?;
-    let log = arguments.explain.map(|_| Log::create()).transpose().map_err(engine::Error::from)?;
-    let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let user = UserSide { input: input.as_fd(), output: output.as_fd(), error: error.as_fd() };
-    let outcome = engine::run(roots, &spec, user, log.as_ref());
+    let policy = meaning::pull(arguments).map_err(engine::Error::from)?;
+    let pull =
+        |here: &[String]| spec.image.as_deref().is_none_or(|image| pull(roots, arguments, image, here));
+    if policy == Pull::Always && !pull(&[]) {
+        return Ok(ExitCode::from(FAILED));
+    }
+    let (mut outcome, mut log) = attempt(roots, arguments, &spec)?;
+    if policy == Pull::Missing
+        && let Some(nearest) = outcome.as_ref().err().and_then(engine::Error::missing_image)
+    {
+        if !pull(nearest) {
+            return Ok(ExitCode::from(FAILED));
+        }
+        (outcome, log) = attempt(roots, arguments, &spec)?;
+    }
     if let (Some(log), Some(form)) = (&log, arguments.explain) {
         explain::print(log, form, &secrets(&spec));
     }
@@ -41,6 +54,39 @@ pub fn run(roots: &Roots, arguments: &Arguments) -> Result<ExitCode, Error> {
         Error::lost_output("not all output of the container could be passed on", cause).print();
     }
     Ok(ExitCode::from(outcome.code as u8))
+}
+
+/// docker's exit code where no container came to be.
+const FAILED: u8 = 125;
+
+type Attempt = (engine::Result<Outcome>, Option<Log>);
+
+/// Runs the container, and records how where that was asked for.
+fn attempt(roots: &Roots, arguments: &Arguments, spec: &Spec) -> Result<Attempt, Error> {
+    let log = arguments.explain.map(|_| Log::create()).transpose().map_err(engine::Error::from)?;
+    let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let user = UserSide { input: input.as_fd(), output: output.as_fd(), error: error.as_fd() };
+    Ok((engine::run(roots, spec, user, log.as_ref()), log))
+}
+
+/// Has the image fetched by a process of its own, which says itself why it cannot: this one must stay small and single-threaded, because
+/// it clones.
+fn pull(roots: &Roots, arguments: &Arguments, image: &str, nearest: &[String]) -> bool {
+    let mut command = std::process::Command::new("/proc/self/exe");
+    command.arg("--root").arg(&roots.persistent).arg("--state").arg(&roots.volatile).arg("pull");
+    if let Some(platform) = &arguments.platform {
+        command.args(["--platform", platform]);
+    }
+    if arguments.quiet {
+        command.arg("--quiet");
+    } else {
+        let here =
+            if nearest.is_empty() { String::new() } else { format!(" (here is {})", nearest.join(", ")) };
+        eprintln!("Asking the registry for \"{image}\"{here}");
+    }
+    // Its standard output is the name, and this command's is the container's.
+    let status = command.args(["--", image]).stdin(Stdio::null()).stdout(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
 }
 
 /// Options that end in one setting of a control group, whose name in an error may be another one than that which was typed.

@@ -95,6 +95,12 @@ impl Coracle {
             .arg(self.state())
             .args(args)
             .stdin(Stdio::null());
+        // No test asks anybody outside: what is not on this machine is asked of a proxy that is not there.
+        for name in ["HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"] {
+            command.env(name, "http://127.0.0.1:9");
+        }
+        command.env("NO_PROXY", "localhost,127.0.0.1").env("no_proxy", "localhost,127.0.0.1");
+        command.env("REGISTRY_AUTH_FILE", self.directory.join("auth.json"));
         command
     }
 

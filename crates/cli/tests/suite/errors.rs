@@ -167,7 +167,10 @@ fn typing_errors_are_met_with_a_guess() {
         125,
         &["--hostnme", "did you mean --hostname?", "coracle run --help"],
     );
-    three_lines(&coracle.run(&["run", "--rm", "bsybox"]), 125, &["bsybox", "did you mean busybox:latest?"]);
+    let near = &["bsybox", "did you mean busybox:latest?"];
+    three_lines(&coracle.run(&["run", "--rm", "--pull=never", "bsybox"]), 125, near);
+    let asked = coracle.run(&["run", "--rm", "bsybox"]);
+    assert!(asked.err.contains("registry for \"bsybox\" (here is busybox:latest)"), "{asked:?}");
     three_lines(&coracle.run(&["rm"]), 125, &["<CONTAINER>", "coracle rm --help"]);
     three_lines(&coracle.run(&["run", "--rm"]), 125, &["nothing to run", "coracle run IMAGE"]);
     three_lines(
@@ -187,7 +190,10 @@ fn typing_errors_are_met_with_a_guess() {
 #[test]
 fn what_is_not_there_is_said() {
     let coracle = Coracle::with_busybox();
-    three_lines(&coracle.run(&["run", "--rm", "absent"]), 125, &["absent", "coracle images", "coracle load"]);
+    let never = coracle.run(&["run", "--rm", "--pull=never", "absent"]);
+    three_lines(&never, 125, &["absent", "coracle images", "coracle pull"]);
+    let quiet = coracle.run(&["run", "--rm", "-q", "absent"]);
+    three_lines(&quiet, 125, &["cannot pull \"absent\"", "docker.io cannot be reached"]);
     three_lines(&coracle.run(&["rm", "absent"]), 1, &["cannot remove \"absent\"", "coracle ps -a"]);
     three_lines(&coracle.run(&["kill", "absent"]), 1, &["cannot signal \"absent\"", "coracle ps -a"]);
     three_lines(
@@ -461,7 +467,7 @@ fn what_is_no_image_name_is_met_with_the_way_to_one() {
         ("./x", &["is not a name", "coracle load -i ./x"]),
         ("/path.tar", &["is not a name", "coracle load -i /path.tar"]),
         ("image.tar", &["no image named", "coracle load -i image.tar"]),
-        ("docker://busybox", &["is not a name", "skopeo copy docker://busybox", "coracle pull"]),
+        ("docker://busybox", &["is not a name", "write the name alone: busybox"]),
         ("", &["is not a name", "a name is like"]),
         ("busybox:", &["is not a name", "leave it out: busybox"]),
         ("busybox@sha256:abc", &["is not a digest", "coracle images --digests"]),

@@ -156,7 +156,7 @@ fn what_cannot_be_done_is_said() {
     refused(&coracle, &["inspect", "nothing-like-it"], "nothing-like-it");
     refused(&coracle, &["inspect", "--type", "container", "busybox"], "no container");
     refused(&coracle, &["tag", "busybox", "Not A Name"], "not a name");
-    refused(&coracle, &["pull", "debian"], "registries");
+    refused(&coracle, &["pull", "debian"], "docker.io cannot be reached");
     refused(&coracle, &["pull", "oci:/nowhere"], "/nowhere");
     refused(&coracle, &["load", "-i", "/nowhere"], "/nowhere");
     refused(

@@ -174,16 +174,25 @@ pub fn platform(text: &str) -> Result<image::Platform> {
     text.parse().map_err(|error: image::Error| invalid("--platform", text, error.to_string(), accepted))
 }
 
-/// `--pull`: images come from files, so there is never anything to pull.
-pub fn pull(text: &str) -> Result<()> {
+/// When the registry is asked for an image.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Pull {
+    /// If it is not here.
+    #[default]
+    Missing,
+    /// Each time: a newer one may have its name now.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+/// `--pull`.
+pub fn pull(text: &str) -> Result<Pull> {
     match text {
-        "missing" | "never" => Ok(()),
-        "always" => {
-            let reason = "images come from files in this version, and a file is not asked for a newer one";
-            let instead = "load the newer one first: coracle load";
-            Err(unsupported("--pull", text, reason, Some(instead)))
-        }
-        _ => Err(invalid("--pull", text, "no such policy", "missing and never")),
+        "missing" => Ok(Pull::Missing),
+        "always" => Ok(Pull::Always),
+        "never" => Ok(Pull::Never),
+        _ => Err(invalid("--pull", text, "no such policy", "missing, always and never")),
     }
 }
 
@@ -268,6 +277,6 @@ mod tests {
         assert!(stop_timeout("--stop-timeout", "soon").is_err());
         assert!(working_directory("/srv").is_ok() && working_directory("srv").is_err());
         assert_eq!(platform("linux/arm64").unwrap().architecture, "arm64");
-        assert!(pull("missing").is_ok() && pull("always").is_err() && pull("often").is_err());
+        assert!(pull("missing").is_ok() && pull("always").is_ok() && pull("often").is_err());
     }
 }

@@ -40,9 +40,12 @@ pub struct Arguments {
     /// Attach the notes in a file, one a line
     #[arg(long, value_name = "FILE", allow_hyphen_values = true, help_heading = "Life")]
     pub label_file: Vec<PathBuf>,
-    /// When to look for a newer image: missing or never
+    /// When to ask the registry for the image: missing, always or never [default: missing]
     #[arg(long, value_name = "POLICY", allow_hyphen_values = true, help_heading = "Life")]
     pub pull: Option<String>,
+    /// Do not show how far a pull is
+    #[arg(short, long, help_heading = "Life")]
+    pub quiet: bool,
     /// Which platform's image to use, for example linux/arm64
     #[arg(long, value_name = "PLATFORM", allow_hyphen_values = true, help_heading = "Life")]
     pub platform: Option<String>,

@@ -9,6 +9,11 @@ use engine::spec::{Files, Isolation, Limits, Names, Powers, ProcessOptions, Spec
 
 use super::arguments::Arguments;
 
+/// When the registry is asked for the image.
+pub fn pull(typed: &Arguments) -> Result<options::Pull> {
+    Ok(one(typed.pull.as_ref(), options::pull)?.unwrap_or_default())
+}
+
 /// What the arguments ask for.
 pub fn spec(typed: &Arguments) -> Result<Spec> {
     refuse_what_is_to_come(typed)?;
@@ -18,7 +23,6 @@ pub fn spec(typed: &Arguments) -> Result<Spec> {
         None => Some(words.remove(0)),
         Some(_) => None,
     };
-    one(typed.pull.as_ref(), options::pull)?;
     let spec = Spec {
         image,
         root_directory: typed.rootfs.as_deref().map(absolute).transpose()?,

@@ -1,0 +1,302 @@
+//! HTTP to one registry: TLS, time limits, authorization, and patience with what passes.
+
+use std::io::Read as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustls::crypto::CryptoProvider;
+use ureq::config::RedirectAuthHeaders;
+use ureq::http::{Method, Request, Response, StatusCode, Uri, header};
+use ureq::tls::TlsConfig;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::{Agent, Body, SendBody};
+
+use super::Fault;
+use super::authorization::{Authorizer, Challenge};
+use super::names::Names;
+
+const CONNECT: Duration = Duration::from_secs(15);
+/// A registry may hash a large blob before it answers.
+const RESPONSE: Duration = Duration::from_secs(120);
+/// A transfer that stands still for so long is given up.
+const SILENCE: Duration = Duration::from_secs(30);
+/// How often something is asked that may be better a moment later.
+pub(super) const ATTEMPTS: u32 = 5;
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// A registry that wants a longer pause gets an error instead.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// As many addresses of one host are tried: what ureq has room for.
+const ADDRESSES_MAX: usize = 16;
+/// The most bytes of an answer that is no blob.
+const ANSWER_MAX: u64 = 4 << 20;
+
+pub(super) type Result<T> = std::result::Result<T, Fault>;
+
+/// What is asked; `body` is sent again where it is asked again.
+pub(super) struct Call<'a> {
+    pub(super) method: Method,
+    /// Absolute.
+    pub(super) url: &'a str,
+    pub(super) headers: Vec<(header::HeaderName, String)>,
+    pub(super) body: &'a [u8],
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(method: Method, url: &'a str) -> Self {
+        Self { method, url, headers: Vec::new(), body: &[] }
+    }
+
+    pub(super) fn with(mut self, name: header::HeaderName, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+}
+
+/// A registry that is talked to about one repository.
+pub(super) struct Server {
+    agent: Agent,
+    /// `https://host:port`: nothing of ours is told to any other.
+    pub(super) origin: String,
+    authorizer: Authorizer,
+    /// The header's value, once the registry has asked for one.
+    authorization: Mutex<Option<String>>,
+}
+
+impl Server {
+    /// A server at `host`. Nothing is sent yet.
+    pub(super) fn new(scheme: &str, host: &str, tls: TlsConfig, authorizer: Authorizer) -> Self {
+        let origin = format!("{scheme}://{host}");
+        Self { agent: agent(tls), origin, authorizer, authorization: Mutex::new(None) }
+    }
+
+    /// The same server by plain HTTP.
+    pub(super) fn without_tls(self, host: &str) -> Self {
+        Self { origin: format!("http://{host}"), ..self }
+    }
+
+    /// Asks until there is an answer that asking again would not change: neither a cut connection, nor 429, nor a fault of the
+    /// server. 401 leads to a token or a login once.
+    pub(super) fn send(&self, call: &Call<'_>) -> Result<Response<Body>> {
+        let mut pause = FIRST_PAUSE;
+        for attempt in 1.. {
+            let answer = self.send_authorized(call);
+            let wait = match &answer {
+                Err(Fault::Unreachable { .. }) => pause,
+                Ok(answer) if is_passing(answer.status()) => retry_after(answer).unwrap_or(pause),
+                _ => return answer,
+            };
+            if attempt == ATTEMPTS || wait > LONGEST_PAUSE {
+                return answer;
+            }
+            std::thread::sleep(wait);
+            pause *= 2;
+        }
+        unreachable!("the loop ends by returning")
+    }
+
+    fn send_authorized(&self, call: &Call<'_>) -> Result<Response<Body>> {
+        let known = self.authorization();
+        let answer = self.send_once(call, known.as_deref(), SendBody::from_reader(&mut &*call.body))?;
+        if answer.status() != StatusCode::UNAUTHORIZED || !self.is_own(call.url) {
+            return Ok(answer);
+        }
+        if !self.authorize(&answer, known.as_deref())? {
+            return Ok(answer);
+        }
+        let now = self.authorization();
+        self.send_once(call, now.as_deref(), SendBody::from_reader(&mut &*call.body))
+    }
+
+    /// Whether it answers to the protocol's first question in its scheme, whatever the answer.
+    pub(super) fn speaks(&self) -> bool {
+        let url = format!("{}/v2/", self.origin);
+        self.send_once(&Call::new(Method::GET, &url), None, SendBody::none()).is_ok()
+    }
+
+    fn send_once(
+        &self,
+        call: &Call<'_>,
+        authorization: Option<&str>,
+        body: SendBody<'_>,
+    ) -> Result<Response<Body>> {
+        let mut request = Request::builder().method(call.method.clone()).uri(call.url);
+        for (name, value) in &call.headers {
+            request = request.header(name, value);
+        }
+        if let Some(value) = authorization.filter(|_| self.is_own(call.url)) {
+            request = request.header(header::AUTHORIZATION, value);
+        }
+        let bad = |error: ureq::http::Error| Fault::malformed(error.to_string());
+        let answer = if matches!(call.method, Method::PUT | Method::POST | Method::PATCH) {
+            self.agent.run(request.body(body).map_err(bad)?)
+        } else {
+            self.agent.run(request.body(()).map_err(bad)?)
+        };
+        answer.map_err(fault)
+    }
+
+    /// Gets what the registry's challenge asks for. Not, where that was tried already: `used` is what it just refused.
+    fn authorize(&self, answer: &Response<Body>, used: Option<&str>) -> Result<bool> {
+        let mut authorization = self.authorization.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another thread has been here since.
+        if authorization.is_some() && authorization.as_deref() != used {
+            return Ok(true);
+        }
+        let values = answer.headers().get_all(header::WWW_AUTHENTICATE);
+        let challenges =
+            values.iter().filter_map(|value| value.to_str().ok()).flat_map(Challenge::parse_all).collect();
+        let fresh = self.authorizer.answer(&self.agent, &self.origin, challenges)?;
+        let is_new = fresh.is_some() && fresh.as_deref() != used;
+        *authorization = fresh;
+        Ok(is_new)
+    }
+
+    fn authorization(&self) -> Option<String> {
+        self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn is_own(&self, url: &str) -> bool {
+        url.strip_prefix(&self.origin).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
+    }
+}
+
+fn agent(tls: TlsConfig) -> Agent {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(5)
+        .redirect_auth_headers(RedirectAuthHeaders::Never)
+        .user_agent(concat!("coracle/", env!("CARGO_PKG_VERSION")))
+        .timeout_connect(Some(CONNECT))
+        .timeout_recv_response(Some(RESPONSE))
+        .timeout_per_read(Some(SILENCE))
+        .timeout_per_write(Some(SILENCE))
+        .tls_config(tls)
+        .build();
+    Agent::with_parts(config, DefaultConnector::default(), OwnResolver(Names::of_this_machine()))
+}
+
+/// The cryptography that is linked in.
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+#[derive(Debug)]
+struct OwnResolver(Names);
+
+impl Resolver for OwnResolver {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        _: &ureq::config::Config,
+        _: NextTimeout,
+    ) -> std::result::Result<ResolvedSocketAddrs, ureq::Error> {
+        let host = uri.host().ok_or(ureq::Error::HostNotFound)?;
+        let port = uri.port_u16().unwrap_or(match uri.scheme_str() {
+            Some("http") => 80,
+            Some("socks4" | "socks4a" | "socks5") => 1080,
+            _ => 443,
+        });
+        let mut resolved = self.empty();
+        let addresses =
+            self.0.addresses(host).map_err(|error| ureq::Error::Io(std::io::Error::other(error)))?;
+        for address in addresses.into_iter().take(ADDRESSES_MAX) {
+            resolved.push((address, port).into());
+        }
+        Ok(resolved)
+    }
+}
+
+/// Whether the same question may be answered better a moment later.
+fn is_passing(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
+}
+
+/// Seconds that the server wants to be left alone. A date, the other form, is left to our own pauses.
+fn retry_after(answer: &Response<Body>) -> Option<Duration> {
+    let seconds = answer.headers().get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// What kept a question from being answered.
+pub(super) fn fault(error: ureq::Error) -> Fault {
+    match error {
+        ureq::Error::Rustls(error) => tls_fault(&error),
+        ureq::Error::Tls(reason) => Fault::Untrusted { reason: reason.to_owned() },
+        ureq::Error::TlsRequired => Fault::Untrusted { reason: "it wants TLS".to_owned() },
+        ureq::Error::Io(error) => io_fault(&error),
+        ureq::Error::Timeout(_) => Fault::Unreachable { reason: "it does not answer in time".to_owned() },
+        ureq::Error::HostNotFound => {
+            Fault::Unreachable { reason: "there is no host of that name".to_owned() }
+        }
+        ureq::Error::ConnectionFailed => {
+            Fault::Unreachable { reason: "no connection can be made".to_owned() }
+        }
+        other => Fault::malformed(other.to_string()),
+    }
+}
+
+fn io_fault(error: &std::io::Error) -> Fault {
+    // TLS errors travel inside those of the stream.
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(error) => tls_fault(error),
+        None => Fault::Unreachable { reason: error.to_string() },
+    }
+}
+
+fn tls_fault(error: &rustls::Error) -> Fault {
+    let text = error.to_string();
+    // What `openssl req -x509` makes if nothing else is said.
+    let reason = if text.contains("CaUsedAsEndEntity") {
+        "its certificate is an authority's, not a host's: it needs one with basicConstraints=CA:FALSE"
+            .to_owned()
+    } else {
+        text
+    };
+    Fault::Untrusted { reason }
+}
+
+/// A whole short answer.
+pub(super) fn document(answer: Response<Body>) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut reader = answer.into_body().into_with_config().limit(u64::MAX).reader().take(ANSWER_MAX + 1);
+    reader.read_to_end(&mut bytes).map_err(|error| io_fault(&error))?;
+    if bytes.len() as u64 > ANSWER_MAX {
+        return Err(Fault::malformed(format!("its answer is longer than {ANSWER_MAX} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// What an answer that is no success means.
+pub(super) fn refusal(answer: Response<Body>, what: &str) -> Fault {
+    let status = answer.status().as_u16();
+    let passes = retry_after(&answer);
+    let message = document(answer).map(|bytes| message(&bytes)).unwrap_or_default();
+    match status {
+        401 => Fault::LoginNeeded { message },
+        403 => Fault::Denied { message },
+        404 => Fault::NotThere { what: what.to_owned() },
+        429 => Fault::Busy { seconds: passes.map(|pause| pause.as_secs()) },
+        _ => Fault::Status { status, message },
+    }
+}
+
+/// The words in an answer's list of errors (distribution-spec, "Error Codes"), made fit for a terminal.
+fn message(bytes: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    struct Errors {
+        errors: Vec<Entry>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Entry {
+        #[serde(default)]
+        code: String,
+        #[serde(default)]
+        message: String,
+    }
+    let Ok(Errors { errors }) = serde_json::from_slice(bytes) else { return String::new() };
+    let texts =
+        errors.into_iter().map(|Entry { code, message }| if message.is_empty() { code } else { message });
+    let text = texts.collect::<Vec<_>>().join("; ");
+    text.chars().filter(|character| !character.is_control()).take(200).collect()
+}
