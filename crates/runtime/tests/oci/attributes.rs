@@ -8,9 +8,19 @@ use serde_json::json;
 
 use crate::bundle::{Bundle, Ran, State, run_ok};
 
+/// Leaves the test on runc, which does otherwise: the reason says what.
+macro_rules! unlike_runc {
+    ($reason:literal) => {
+        if $crate::under_test::runc().is_some() {
+            skip!("runc {}", $reason);
+        }
+    };
+}
+
 /// A descriptor of a directory of the host is handed in, and the working directory is by way of it.
 #[test]
 fn cve_2024_21626_the_working_directory_is_below_the_root() {
+    unlike_runc!("before 1.1.12 makes the directory on the host first");
     let mut bundle = bundle!();
     let host = std::fs::File::open("/usr").unwrap();
     let by_descriptor = |bundle: &Bundle, args: &[&str]| {
@@ -84,6 +94,7 @@ fn a_working_directory_only_the_user_may_enter_is_entered() {
 /// An image has plain files where the kernel's should be. A volume is refused there.
 #[test]
 fn cve_2019_16884_parameters_do_not_go_to_a_faked_proc() {
+    unlike_runc!("before 1.2 needs a procfs at /proc");
     let mut bundle = bundle!();
     let fake = bundle.rootfs().join("proc/sys/net/ipv4");
     std::fs::create_dir_all(&fake).unwrap();
@@ -102,6 +113,7 @@ fn cve_2019_16884_parameters_do_not_go_to_a_faked_proc() {
 /// As in a user namespace where a part of the host's /proc is covered. Then that of the container is written to.
 #[test]
 fn parameters_are_set_where_the_kernel_refuses_a_private_procfs() {
+    unlike_runc!("before 1.4 has no procfs of its own that could be refused");
     let mut bundle = bundle!();
     // It would be refused the container as well, which gets the host's.
     let hosts = json!([{"destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind"]}]);
@@ -128,6 +140,7 @@ fn parameters_are_set_where_the_kernel_refuses_a_private_procfs() {
 
 #[test]
 fn ids_that_are_not_mapped_are_refused_by_number() {
+    unlike_runc!("does not say which id it is");
     let mut bundle = bundle!();
     bundle.user_namespace().script("id");
     for (user, words) in [
@@ -206,6 +219,7 @@ fn net_devices_move_into_a_user_namespaces_network() {
 
 #[test]
 fn intel_rdt_is_refused_where_resctrl_is_not_mounted() {
+    unlike_runc!("says it in other words");
     let mut bundle = bundle!();
     if std::fs::read_to_string("/proc/mounts").unwrap().contains(" resctrl ") {
         skip!("resctrl is mounted");
@@ -307,6 +321,7 @@ fn an_apparmor_profile_confines_the_first_program_and_exec() {
 /// Who may not map more than the own id gives setgroups(2) up for it.
 #[test]
 fn a_user_without_more_ids_has_no_additional_groups() {
+    unlike_runc!("does not say which group it is");
     const USER: u32 = 12_345;
     let mut bundle = bundle!();
     let own = json!([{"containerID": 0, "hostID": USER, "size": 1}]);

@@ -11,9 +11,10 @@ use crate::under_test::runc;
 
 const THREADS: usize = 16;
 
-/// How many containers: `CORACLE_STRESS`, else as many as an ordinary run has time for.
+/// How many containers: `CORACLE_STRESS`, else a thousand, or as many as an emulated machine has time for.
 fn containers() -> usize {
-    std::env::var("CORACLE_STRESS").map_or(200, |text| text.parse().unwrap())
+    let usual = if std::env::var_os("CORACLE_TEST_VM").is_some() { 200 } else { 1000 };
+    std::env::var("CORACLE_STRESS").map_or(usual, |text| text.parse().unwrap())
 }
 
 /// A container's life, without a pause between the commands.
