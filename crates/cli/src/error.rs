@@ -68,12 +68,12 @@ impl Error {
     pub fn print(&self) {
         let (red, bold, off) =
             if std::io::stderr().is_terminal() { ("\x1b[1;31m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
-        eprintln!("{red}error:{off} {}", shortened(&without_numbers(&self.headline)));
+        eprintln!("{red}error:{off} {}", printable(&shortened(&without_numbers(&self.headline))));
         if let Some(cause) = &self.cause {
-            eprintln!("  {bold}because:{off} {}", shortened(&without_numbers(cause)));
+            eprintln!("  {bold}because:{off} {}", printable(&shortened(&without_numbers(cause))));
         }
         if let Some(advice) = &self.advice {
-            eprintln!("  {bold}to do:{off} {advice}");
+            eprintln!("  {bold}to do:{off} {}", printable(advice));
         }
     }
 }
@@ -86,6 +86,16 @@ fn without_numbers(text: &str) -> String {
         plain.push_str(part.split_once(')').map_or(part, |(_, rest)| rest));
     }
     plain
+}
+
+/// One line without what a terminal would obey: parts of a text may come from a registry.
+fn printable(text: &str) -> String {
+    let visible = |letter: char| match letter {
+        '\n' | '\t' => ' ',
+        letter if letter.is_control() => '\u{fffd}',
+        letter => letter,
+    };
+    text.trim_end().chars().map(visible).collect()
 }
 
 /// Words that nobody would read to their end, without their middle.

@@ -3,7 +3,7 @@
 //! These are words, not definitions: they are looked at only where the command line is wrong, and cost a start nothing.
 
 /// docker's commands that are none here, and what to do instead.
-const COMMANDS: [(&str, &str); 51] = [
+const COMMANDS: [(&str, &str); 49] = [
     ("attach", FOREGROUND),
     ("build", BUILD),
     ("builder", BUILD),
@@ -22,8 +22,6 @@ const COMMANDS: [(&str, &str); 51] = [
     ("image", "leave the word out: coracle images, load, pull, import, inspect, tag, rmi"),
     ("info", STATE),
     ("init", BUILD),
-    ("login", REGISTRY),
-    ("logout", REGISTRY),
     ("logs", FOREGROUND),
     ("ls", STATE),
     ("manifest", REGISTRY),
@@ -59,7 +57,7 @@ const COMMANDS: [(&str, &str); 51] = [
 
 const FOREGROUND: &str = "a container runs in the foreground: its output is where coracle run was typed, and goes where that is sent";
 const BUILD: &str = "build the image elsewhere, save it as an archive, and load that: coracle load ARCHIVE";
-const REGISTRY: &str = "this version speaks to no registry; bring images as archives: coracle load ARCHIVE";
+const REGISTRY: &str = "this version only fetches images from registries: coracle pull";
 const FILES: &str = "share a directory with the container: coracle run -v FROM:TO";
 const START: &str = "start a new one: coracle run IMAGE";
 const STATE: &str = "see what is there: coracle ps -a, coracle images";

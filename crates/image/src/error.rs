@@ -313,7 +313,7 @@ impl Error {
         matches!(self, Error::UnknownImage { name, .. } if not_a_name(name).is_none() && name.parse::<Reference>().is_ok())
     }
 
-    /// Whether what was read is not what it should be.
+    /// Whether what was read is not what it should be, so that reading it elsewhere may help.
     pub(crate) fn is_damage(&self) -> bool {
         matches!(
             self,
@@ -321,8 +321,6 @@ impl Error {
                 | Error::SizeMismatch { .. }
                 | Error::BadCompression { .. }
                 | Error::BadLayer { .. }
-                | Error::Refused { .. }
-                | Error::TooLarge { .. }
         )
     }
 

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use fs_err::File;
 use rustix::fs::{CWD, RenameFlags};
@@ -17,7 +18,7 @@ use crate::oci::{Descriptor, FULL_NAME, Platform, REF_NAME, media};
 use crate::plan::{Plan, PlannedLayer, plans};
 use crate::progress::{Progress, Stage};
 use crate::reference::Reference;
-use crate::registry::{Access, Download};
+use crate::registry::{Access, Download, Partial};
 use crate::source::{Bytes, Origin, Source};
 use crate::store::{
     ImageRecord, LayerRecord, PlatformImage, ReferenceRecord, RootDirectory, Staging, Store, read_record,
@@ -29,6 +30,9 @@ use crate::unpack;
 
 /// As many layers are fetched at once from a registry: one connection alone seldom fills a line.
 const CONNECTIONS: usize = 6;
+
+/// What came of a blob is kept so long for another try.
+const PARTIAL_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// How images are loaded.
 #[derive(Debug, Clone, Default)]
@@ -66,7 +70,10 @@ impl Store {
             let plans = plans(&origin, source, options)?;
             // From here on layers that are already here are counted on.
             let _hold = self.hold()?;
-            plans.into_iter().map(|plan| self.load_one(plan, options, staging)).collect()
+            let loaded =
+                plans.into_iter().map(|plan| self.load_one(plan, options, staging)).collect::<Result<_>>()?;
+            self.forget_partials(PARTIAL_AGE)?;
+            Ok(loaded)
         })
     }
 
@@ -162,28 +169,26 @@ impl Store {
         Ok(ready)
     }
 
-    /// Reads a layer. What a registry sent before may have been damaged on this disk since: then it is fetched anew, once.
+    /// Reads a layer. What a registry sent earlier may have been damaged on this disk since: then it is fetched anew, once.
     fn read_layer(&self, plan: &Plan, at: usize, shared: Shared<'_>, path: &Path) -> Result<HalfLayer> {
-        let layer = &plan.layers[at];
-        let (Bytes::Remote(_), Some(descriptor)) = (&layer.bytes, &layer.descriptor) else {
-            return self.read_layer_once(plan, at, shared, path);
-        };
-        let partial = self.partial_path(descriptor.digest);
-        let had_some = fs_err::metadata(&partial).is_ok_and(|metadata| metadata.len() > 0);
-        match self.read_layer_once(plan, at, shared, path) {
-            Err(error) if error.is_damage() || error.is_full() => {
-                remove_if_there(&partial)?;
-                if !had_some || error.is_full() {
-                    return Err(error);
-                }
+        let mut resumed = 0;
+        match self.read_layer_once(plan, at, shared, path, &mut resumed) {
+            Err(error) if error.is_damage() && resumed > 0 => {
                 fs_err::remove_dir_all(path)?;
-                self.read_layer_once(plan, at, shared, path)
+                self.read_layer_once(plan, at, shared, path, &mut resumed)
             }
             other => other,
         }
     }
 
-    fn read_layer_once(&self, plan: &Plan, at: usize, shared: Shared<'_>, path: &Path) -> Result<HalfLayer> {
+    fn read_layer_once(
+        &self,
+        plan: &Plan,
+        at: usize,
+        shared: Shared<'_>,
+        path: &Path,
+        resumed: &mut u64,
+    ) -> Result<HalfLayer> {
         let (budget, progress) = shared;
         let layer = &plan.layers[at];
         let diff_ids = &plan.config.rootfs.diff_ids;
@@ -205,11 +210,31 @@ impl Store {
                 tree: Unpacked::Here(key.clone()),
             });
         }
+        let copy = path.join("blob");
+        let Opened { reader, had, copy: file, partial } = self.open_layer(layer, has_blob, &copy)?;
+        *resumed = had;
+        progress.enter(at, Stage::Reading(had));
+        let stored = Stored::new(progress.counted(at, reader), file);
+        let read = self.unpack_layer(layer, diff_id, (stored, here), budget, path);
+        if let Some(partial) = &partial {
+            partial.settle(&read, &copy)?;
+        }
+        let (sums, tree) = read?;
+        let blob = copy.exists().then_some(copy);
+        Ok(HalfLayer { path: path.to_owned(), blob, sums: Some(sums), tree })
+    }
+
+    /// Reads a layer's bytes to their end, and into a tree unless there is one; their sums are as they should be.
+    fn unpack_layer(
+        &self,
+        layer: &PlannedLayer,
+        diff_id: Digest,
+        (stored, here): (Stored<'_>, Option<String>),
+        budget: &Budget,
+        path: &Path,
+    ) -> Result<(Sums, Unpacked)> {
         let name = diff_id.to_string();
         let read_error = |error| unpack::io_error(&name, error);
-        let Opened { reader, had, copy, blob } = self.open_layer(layer, has_blob, &path.join("blob"))?;
-        progress.enter(at, Stage::Reading(had));
-        let stored = Stored::new(progress.counted(at, reader), copy);
         let plain = Plain::new(stored, budget).map_err(read_error)?;
         let (sums, tree) = match here {
             Some(key) => (plain.finish().map_err(read_error)?, Unpacked::Here(key)),
@@ -226,7 +251,7 @@ impl Store {
             }
         };
         check_sums(layer, diff_id, &sums)?;
-        Ok(HalfLayer { path: path.to_owned(), blob, sums: Some(sums), tree })
+        Ok((sums, tree))
     }
 
     /// The stored bytes of a layer. Those of a registry are gathered in a file of their own, those of a file are copied to `copy`.
@@ -235,26 +260,28 @@ impl Store {
             (Bytes::Remote(repository), Some(descriptor)) => (repository, descriptor),
             (Bytes::Local(range), _) => {
                 let file = if has_blob { None } else { Some(File::create(copy)?) };
-                let blob = (!has_blob).then(|| copy.to_owned());
-                return Ok(Opened { reader: Box::new(range.clone()), had: 0, copy: file, blob });
+                return Ok(Opened { reader: Box::new(range.clone()), had: 0, copy: file, partial: None });
             }
             (Bytes::Remote(_), None) => unreachable!("a registry's layers have descriptors"),
         };
         let blob = self.blob_path(descriptor.digest);
-        let partial = self.partial_path(descriptor.digest);
-        if let Some(parent) = partial.parent() {
+        let path = self.partial_path(descriptor.digest, descriptor.size);
+        if let Some(parent) = path.parent() {
             fs_err::create_dir_all(parent)?;
         }
         loop {
             if blob.exists() {
-                let file = File::open(&blob)?;
-                return Ok(Opened { reader: Box::new(file), had: descriptor.size, copy: None, blob: None });
+                let reader = Box::new(File::open(&blob)?);
+                return Ok(Opened { reader, had: 0, copy: None, partial: None });
             }
-            if let Some(download) = Download::begin(repository, descriptor.digest, descriptor.size, &partial)?
-            {
-                let had = download.resumed();
-                return Ok(Opened { reader: Box::new(download), had, copy: None, blob: Some(partial) });
+            let Some((download, partial)) = Download::begin(repository, descriptor, &path)? else { continue };
+            // Whoever had it may have put it in its place just before.
+            if blob.exists() {
+                remove_if_there(&path)?;
+                continue;
             }
+            let had = download.resumed();
+            return Ok(Opened { reader: Box::new(download), had, copy: None, partial: Some(partial) });
         }
     }
 
@@ -283,7 +310,8 @@ impl Store {
         }
         for layer in layers {
             if let (Some(blob), Some(sums)) = (&layer.blob, &layer.sums) {
-                place_blob(blob, &self.blob_path(sums.digest))?;
+                fs_err::rename(blob, self.blob_path(sums.digest))?;
+                remove_if_there(&self.partial_path(sums.digest, sums.size))?;
             }
             if let Some(staged) = &layer.staged {
                 place_layer(staged, &self.layer_path(&layer.key))?;
@@ -343,8 +371,8 @@ struct Opened {
     had: u64,
     /// Where to write what is read.
     copy: Option<File>,
-    /// The file that it is in when it has been read; None, if the blob is in the store.
-    blob: Option<PathBuf>,
+    /// The file that a registry's bytes are gathered in.
+    partial: Option<Partial>,
 }
 
 /// A layer of which only what lies below it may be missing.
@@ -404,14 +432,6 @@ fn mounted(layers: &[ReadyLayer]) -> Vec<String> {
     }
     keys.reverse();
     keys
-}
-
-/// Renames a blob into place, unless another load that read the same file has done so.
-fn place_blob(staged: &Path, target: &Path) -> Result<()> {
-    match fs_err::rename(staged, target) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && target.exists() => Ok(()),
-        other => Ok(other?),
-    }
 }
 
 /// Renames a complete layer into place. Where another load was faster, its layer is the same.

@@ -19,7 +19,7 @@ use crate::oci::{Descriptor, media};
 use crate::reference::Reference;
 use authorization::Authorizer;
 pub use credentials::{AuthFiles, Credentials};
-pub(crate) use download::Download;
+pub(crate) use download::{Download, Partial};
 use http::{Call, Server};
 
 /// The host that answers for `docker.io`.
@@ -170,7 +170,7 @@ pub fn login(registry: &str, access: &Access) -> Result<()> {
     match answer.status() {
         StatusCode::OK => Ok(()),
         StatusCode::UNAUTHORIZED => Err(in_registry(Fault::LoginRefused)),
-        _ => Err(in_registry(http::refusal(answer, "answer to the protocol's first question"))),
+        _ => Err(in_registry(server.refusal(answer, "answer to the protocol's first question"))),
     }
 }
 
@@ -182,12 +182,12 @@ fn server(
     scopes: Vec<String>,
 ) -> http::Result<Server> {
     let host = if registry == "docker.io" { DOCKER_IO } else { registry };
-    let authorizer = Authorizer { credentials, scopes };
+    let authorizer = Authorizer { credentials, scopes, verify: access.verify };
     // As docker has it: what is on this machine may speak without TLS.
     let verify = access.verify.unwrap_or_else(|| !is_on_this_machine(host));
-    let tls = trust::tls(host, access.certificates.as_deref(), verify)?;
-    let server = Server::new("https", host, tls, authorizer);
-    if verify || server.speaks() { Ok(server) } else { Ok(server.without_tls(host)) }
+    let tls = trust::tls(registry, access.certificates.as_deref(), verify)?;
+    let server = Server::new(host, tls, authorizer);
+    if verify || server.speaks_tls()? { Ok(server) } else { Ok(server.without_tls(host)) }
 }
 
 /// What shall be allowed.
@@ -237,8 +237,12 @@ impl Repository {
         );
         let call = Call::new(Method::GET, &url).with(header::ACCEPT, accepted);
         let answer = self.ask(&call, &what)?;
-        let media_type = content_type(&answer);
+        let mut media_type = content_type(&answer);
         let bytes = http::document(answer).map_err(|fault| self.error(fault))?;
+        // What the document says of itself is covered by its digest.
+        if let Ok(own) = serde_json::from_slice::<MediaType>(&bytes) {
+            media_type = own.media_type;
+        }
         if media_type.contains("docker.distribution.manifest.v1") {
             let reason = "it is of docker's first form, which no tool has written since 2017; push it again with a newer one";
             return Err(Error::BadManifest { digest: Digest::of(&bytes), reason });
@@ -265,10 +269,11 @@ impl Repository {
         match answer.status() {
             StatusCode::OK => Ok((0, answer)),
             StatusCode::PARTIAL_CONTENT if begins_at(&answer) == Some(offset) => Ok((offset, answer)),
-            StatusCode::PARTIAL_CONTENT => {
-                Err(Fault::malformed("it sends another part of a blob than was asked for".to_owned()))
+            // One that cannot give that part may give the whole.
+            StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if offset > 0 => {
+                self.blob_from(digest, 0)
             }
-            _ => Err(http::refusal(answer, &format!("blob {digest}"))),
+            _ => Err(self.server.refusal(answer, &format!("blob {digest}"))),
         }
     }
 
@@ -277,9 +282,16 @@ impl Repository {
         if answer.status() == StatusCode::OK {
             Ok(answer)
         } else {
-            Err(self.error(http::refusal(answer, what)))
+            Err(self.error(self.server.refusal(answer, what)))
         }
     }
+}
+
+/// The field by which a manifest names its kind.
+#[derive(serde::Deserialize)]
+struct MediaType {
+    #[serde(rename = "mediaType")]
+    media_type: String,
 }
 
 fn content_type(answer: &Response<Body>) -> String {

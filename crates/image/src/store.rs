@@ -6,7 +6,7 @@
 //!   layers/KEY/fs                an unpacked layer; manifest: what each file is; layer.json: its sums
 //!   images/ID.json               an image that is here: its manifest and its layers
 //!   references/HOST/PATH/:TAG    a name: what it means and for which platforms it is here
-//!   partial/HEX                  a registry's blob as far as it came; whoever fetches it holds its lock
+//!   partial/HEX-SIZE             a registry's blob as far as it came; whoever fetches it holds its lock
 //!   staging/                     what is not complete; a directory whose lock nobody holds is rubbish
 //!   use.lock commit.lock
 //! ```
@@ -19,6 +19,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -280,9 +281,28 @@ impl Store {
         self.root.join("blobs/sha256").join(digest.hex())
     }
 
-    /// Where a registry's blob is gathered until it is whole.
-    pub(crate) fn partial_path(&self, digest: Digest) -> PathBuf {
-        self.root.join("partial").join(digest.hex())
+    /// Where a registry's blob is gathered until it is whole. Its length is part of the name, so that no manifest which is wrong about
+    /// it touches what another one fetches.
+    pub(crate) fn partial_path(&self, digest: Digest, size: u64) -> PathBuf {
+        self.root.join("partial").join(format!("{}-{size}", digest.hex()))
+    }
+
+    /// Removes what came of blobs that nobody fetches now and that nobody has fetched for so long.
+    pub(crate) fn forget_partials(&self, age: Duration) -> Result<()> {
+        let entries = match fs_err::read_dir(self.root.join("partial")) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        };
+        for entry in entries {
+            let path = entry?.path();
+            // Another command may have been faster.
+            let Ok(file) = fs_err::File::open(&path) else { continue };
+            let is_old = file.metadata()?.modified()?.elapsed().is_ok_and(|passed| passed >= age);
+            if is_old && rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                remove_if_there(&path)?;
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn layer_path(&self, key: &str) -> PathBuf {

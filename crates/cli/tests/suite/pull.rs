@@ -205,13 +205,79 @@ fn a_killed_pull_goes_on_where_it_was() {
 }
 
 #[test]
+fn what_nobody_came_back_for_goes_after_a_week() {
+    let registry = Fake::start(|_| Answer::Honest);
+    let coracle = Coracle::new();
+    coracle.ok(&["images"]);
+    let partial = coracle.root().join("image/partial");
+    std::fs::create_dir_all(&partial).unwrap();
+    let [old, new, held] = ["a", "b", "c"].map(|digit| partial.join(digit.repeat(64)));
+    let week = Duration::from_secs(7 * 24 * 60 * 60 + 60);
+    let held_file = std::fs::File::create(&held).unwrap();
+    std::fs::write(&new, [0; 10]).unwrap();
+    for file in [&std::fs::File::create(&old).unwrap(), &held_file] {
+        file.set_modified(std::time::SystemTime::now() - week).unwrap();
+    }
+    rustix::fs::flock(&held_file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    coracle.ok(&["pull", "-q", &registry.image()]);
+    assert_eq!([old.exists(), new.exists(), held.exists()], [false, true, true]);
+}
+
+/// A program that keeps logins, as docker's protocol for them has it.
+#[test]
+fn a_credential_helper_is_asked() {
+    use std::os::unix::fs::PermissionsExt;
+    let registry = Fake::start(|asked| match &asked.authorization {
+        None if asked.path != "/v2/" => {
+            Answer::Other(401, vec![("WWW-Authenticate", "Basic realm=\"test\"".to_owned())], Vec::new())
+        }
+        _ => Answer::Honest,
+    });
+    let coracle = Coracle::new();
+    let programs = coracle.directory().join("bin");
+    std::fs::create_dir(&programs).unwrap();
+    let helper = programs.join("docker-credential-test");
+    let login = format!("{{\"ServerURL\":\"x\",\"Username\":\"{USER}\",\"Secret\":\"{PASSWORD}\"}}");
+    std::fs::write(
+        &helper,
+        format!("#!/bin/sh\ncat > {}/$1\necho '{login}'\n", coracle.directory().display()),
+    )
+    .unwrap();
+    std::fs::set_permissions(&helper, PermissionsExt::from_mode(0o755)).unwrap();
+    let write = |name: &str| {
+        let text = format!("{{\"credHelpers\":{{\"{}\":\"{name}\"}}}}", registry.host);
+        std::fs::write(coracle.directory().join("auth.json"), text).unwrap();
+    };
+    let pull = || -> Ran {
+        let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+        coracle.command(&["pull", "-q", &registry.image()]).env("PATH", path).output().unwrap().into()
+    };
+    write("test");
+    let pulled = pull();
+    assert_eq!(pulled.code, 0, "{pulled:?}");
+    assert_eq!(std::fs::read_to_string(coracle.directory().join("get")).unwrap(), registry.host);
+    let sent = registry.asked(&layer().0)[0].authorization.clone();
+    // anna:se:cret
+    assert_eq!(sent.as_deref(), Some("Basic YW5uYTpzZTpjcmV0"));
+    write("missing");
+    let failed = pull();
+    assert!(failed.code == 1 && failed.err.contains("docker-credential-missing failed"), "{failed:?}");
+    write("../test");
+    assert!(pull().err.contains("no slash"));
+}
+
+#[test]
 fn what_was_damaged_on_the_disk_is_fetched_anew() {
     let registry = Fake::start(|_| Answer::Honest);
     let coracle = Coracle::new();
     coracle.ok(&["images"]);
     let partial = coracle.root().join("image/partial");
     std::fs::create_dir_all(&partial).unwrap();
-    std::fs::write(partial.join(layer().0.trim_start_matches("sha256:")), [0; 100_000]).unwrap();
+    std::fs::write(
+        partial.join(format!("{}-{}", layer().0.trim_start_matches("sha256:"), layer().1)),
+        [0; 100_000],
+    )
+    .unwrap();
     coracle.ok(&["pull", "-q", &registry.image()]);
     let begins: Vec<Option<u64>> = registry.asked(&layer().0).iter().map(|asked| asked.range).collect();
     assert_eq!(begins.last(), Some(&None), "{begins:?}");

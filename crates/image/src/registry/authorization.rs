@@ -7,10 +7,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use ureq::Agent;
+use ureq::http::Uri;
 
-use super::Fault;
 use super::credentials::Credentials;
-use super::http::{Result, document, fault};
+use super::http::{self, Result, document, fault, is_passing};
+use super::{Fault, is_on_this_machine, trust};
 
 /// What one is called to token servers.
 const CLIENT: &str = "coracle";
@@ -81,20 +82,23 @@ pub(super) struct Authorizer {
     pub(super) credentials: Option<Credentials>,
     /// What the token shall allow: `repository:NAME:pull,push`.
     pub(super) scopes: Vec<String>,
+    /// What was said about TLS; None: nothing.
+    pub(super) verify: Option<bool>,
 }
 
 impl Authorizer {
-    /// The value of the `Authorization` header that the challenges ask for; None where there is nothing to answer with.
+    /// The value of the `Authorization` header that the challenges of `host` ask for; None where there is nothing to answer with.
     pub(super) fn answer(
         &self,
         agent: &Agent,
-        origin: &str,
+        host: &str,
         challenges: Vec<Challenge>,
     ) -> Result<Option<String>> {
         for challenge in &challenges {
             match challenge.scheme.as_str() {
                 "bearer" => {
-                    return self.token(agent, origin, challenge).map(|token| Some(format!("Bearer {token}")));
+                    let token = self.token(agent, host, challenge)?;
+                    return Ok(Some(format!("Bearer {token}")));
                 }
                 "basic" if matches!(self.credentials, Some(Credentials::Password { .. })) => {
                     return Ok(self.credentials.as_ref().and_then(basic));
@@ -105,15 +109,9 @@ impl Authorizer {
         Ok(None)
     }
 
-    fn token(&self, agent: &Agent, origin: &str, challenge: &Challenge) -> Result<String> {
+    fn token(&self, agent: &Agent, host: &str, challenge: &Challenge) -> Result<String> {
         let realm = challenge.parameter("realm").unwrap_or_default();
-        let is_safe =
-            realm.starts_with("https://") || (origin.starts_with("http://") && realm.starts_with("http://"));
-        if !is_safe {
-            return Err(Fault::malformed(format!(
-                "it names a token server that is not to be trusted: {realm:?}"
-            )));
-        }
+        let agent = &self.agent_for(agent, host, realm)?;
         let mut fields = vec![("client_id", CLIENT)];
         fields.extend(challenge.parameter("service").map(|service| ("service", service)));
         fields.extend(self.scopes.iter().map(|scope| ("scope", scope.as_str())));
@@ -140,15 +138,39 @@ impl Authorizer {
             }
         };
         let answer = answer.map_err(fault)?;
-        let status = answer.status().as_u16();
+        let code = answer.status();
+        let status = code.as_u16();
         let bytes = document(answer)?;
-        if status == 401 || status == 403 {
-            return Err(Fault::LoginRefused);
+        match status {
+            200..300 => read_token(&bytes),
+            401 if self.credentials.is_some() => Err(Fault::LoginRefused),
+            401 => Err(Fault::LoginNeeded { message: String::new() }),
+            403 => Err(Fault::Denied { message: String::new() }),
+            // As where it cannot be reached: the whole question is asked again a moment later.
+            _ if is_passing(code) => {
+                Err(Fault::Unreachable { reason: format!("its token server answers with status {status}") })
+            }
+            _ => Err(Fault::Status { status, message: "from its token server".to_owned() }),
         }
-        if !(200..300).contains(&status) {
-            return Err(Fault::Status { status, message: "from its token server".to_owned() });
+    }
+
+    /// What asks the token server: on the registry's own host, what asks the registry. Any other one is trusted by itself, unless the user
+    /// said that nobody listens in.
+    fn agent_for(&self, agent: &Agent, host: &str, realm: &str) -> Result<Agent> {
+        let bad =
+            || Fault::malformed(format!("it names a token server that is not to be trusted: {realm:?}"));
+        let uri: Uri = realm.parse().map_err(|_| bad())?;
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return Err(bad()) };
+        let is_local = is_on_this_machine(authority.as_str());
+        match scheme {
+            "https" if authority.as_str() == host => Ok(agent.clone()),
+            "https" => {
+                let verify = self.verify.unwrap_or(!is_local);
+                Ok(http::agent(authority.as_str(), trust::tls(authority.as_str(), None, verify)?))
+            }
+            "http" if is_local || self.verify == Some(false) => Ok(agent.clone()),
+            _ => Err(bad()),
         }
-        read_token(&bytes)
     }
 }
 

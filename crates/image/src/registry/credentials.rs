@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, system};
 
 /// What a registry takes for a login.
 #[derive(Clone, PartialEq, Eq)]
@@ -65,17 +65,19 @@ struct Entry {
 #[derive(Debug, Clone)]
 pub struct AuthFiles {
     files: Vec<PathBuf>,
+    /// Where new ones are kept.
+    own: Option<PathBuf>,
 }
 
 impl AuthFiles {
     /// Only this file: `--authfile`.
     pub fn only(path: PathBuf) -> Self {
-        Self { files: vec![path] }
+        Self { own: Some(path.clone()), files: vec![path] }
     }
 
     /// The files that podman and docker use too: `$REGISTRY_AUTH_FILE` alone where it is set, else
-    /// `$XDG_CONFIG_HOME/containers/auth.json`, `$XDG_RUNTIME_DIR/containers/auth.json` (root: `/run/containers/0/auth.json`), and
-    /// `config.json` in `$DOCKER_CONFIG` or `~/.docker`.
+    /// `$XDG_RUNTIME_DIR/containers/auth.json` (or `/run/containers/UID/auth.json`), `$XDG_CONFIG_HOME/containers/auth.json`, and
+    /// `config.json` in `$DOCKER_CONFIG` or `~/.docker`. New logins go into the second, which outlives the boot.
     pub fn of_this_user() -> Self {
         let directory =
             |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -84,15 +86,16 @@ impl AuthFiles {
         }
         let home = directory("HOME");
         let configuration = directory("XDG_CONFIG_HOME").or_else(|| Some(home.as_ref()?.join(".config")));
-        let is_root = rustix::process::geteuid().is_root();
+        let uid = rustix::process::geteuid().as_raw();
         let runtime = directory("XDG_RUNTIME_DIR").map(|path| path.join("containers/auth.json"));
         let docker = directory("DOCKER_CONFIG").or_else(|| Some(home.as_ref()?.join(".docker")));
         let files = [
+            Some(runtime.unwrap_or_else(|| format!("/run/containers/{uid}/auth.json").into())),
             configuration.map(|path| path.join("containers/auth.json")),
-            runtime.or_else(|| is_root.then(|| "/run/containers/0/auth.json".into())),
             docker.map(|path| path.join("config.json")),
         ];
-        Self { files: files.into_iter().flatten().collect() }
+        let own = files[1].clone();
+        Self { files: files.into_iter().flatten().collect(), own }
     }
 
     /// The credentials for a repository (`host/path`); those of the longest prefix that there are some for.
@@ -105,11 +108,13 @@ impl AuthFiles {
         Ok(None)
     }
 
-    /// Keeps credentials for a registry, readable by this user only, in the first file, and says where.
+    /// Keeps credentials for a registry, readable by this user only, and says where. Those that other files have for it
+    /// go: they might be found first.
     pub fn store(&self, registry: &str, credentials: &Credentials) -> Result<String> {
-        let Some(path) = self.files.first() else {
-            return Err(Error::NoHome);
-        };
+        let path = self.own.as_ref().ok_or(Error::NoHome)?;
+        for other in self.files.iter().filter(|other| *other != path && other.exists()) {
+            Self::only(other.clone()).forget(Some(registry))?;
+        }
         let mut file = read(path)?;
         if let Some(helper) = file.helper(registry) {
             let (user, secret) = match credentials {
@@ -174,7 +179,7 @@ impl AuthFile {
     fn find(&self, repository: &str, path: &Path) -> Result<Option<Credentials>> {
         let host = repository.split('/').next().unwrap_or_default();
         if let Some(helper) = self.helper(host)
-            && let Some(found) = ask_for_login(&helper, &server_key(host))?
+            && let Some(found) = self.of_helper(&helper, host)?
         {
             return Ok(Some(found));
         }
@@ -189,6 +194,17 @@ impl AuthFile {
                 Some((shorter, _)) => prefix = shorter,
                 None => return Ok(None),
             }
+        }
+    }
+
+    /// What a helper knows. The one for all registries may be a program of another machine's desktop: where it is not, there are no logins
+    /// in it.
+    fn of_helper(&self, helper: &str, host: &str) -> Result<Option<Credentials>> {
+        match ask_for_login(helper, &server_key(host)) {
+            Err(Error::CredentialHelper { .. }) if helper == self.creds_store && !is_installed(helper) => {
+                Ok(None)
+            }
+            other => other,
         }
     }
 
@@ -262,6 +278,11 @@ fn ask_for_login(helper: &str, server: &str) -> Result<Option<Credentials>> {
     }))
 }
 
+fn is_installed(helper: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program(helper)).exists())
+}
+
 fn program(helper: &str) -> String {
     format!("docker-credential-{helper}")
 }
@@ -310,15 +331,18 @@ fn read(path: &Path) -> Result<AuthFile> {
 fn write(path: &Path, file: &AuthFile) -> Result<()> {
     // What a link leads to is meant, not the link.
     let path = &fs_err::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists()) {
         fs_err::create_dir_all(parent)?;
         fs_err::set_permissions(parent, PermissionsExt::from_mode(0o700))?;
     }
-    let temporary = path.with_extension(format!("{}.new", std::process::id()));
+    let mut random = [0; 8];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+        .map_err(system("getrandom", path))?;
+    let temporary = path.with_extension(format!("{:x}.new", u64::from_ne_bytes(random)));
     let mut text = serde_json::to_vec_pretty(file).unwrap_or_default();
     text.push(b'\n');
     let mut options = fs_err::OpenOptions::new();
-    fs_err::os::unix::fs::OpenOptionsExt::mode(options.write(true).create(true).truncate(true), 0o600);
+    fs_err::os::unix::fs::OpenOptionsExt::mode(options.write(true).create_new(true), 0o600);
     let mut target = options.open(&temporary)?;
     target.write_all(&text)?;
     target.sync_all()?;

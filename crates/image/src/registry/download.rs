@@ -4,7 +4,7 @@
 //! there already are read from the file first. The file is locked while it grows: two commands that want the same blob fetch it once.
 
 use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ use ureq::BodyReader;
 use super::{Fault, Repository, http};
 use crate::digest::Digest;
 use crate::error::{Result, system};
+use crate::oci::Descriptor;
+use crate::store::remove_if_there;
 
 /// A cut connection is taken up again so often, if nothing came in between.
 const FAILURES_MAX: u32 = http::ATTEMPTS;
@@ -34,15 +36,36 @@ pub(crate) struct Download {
     failures: u32,
 }
 
+/// The file that a blob is gathered in. As long as this or its download lives, nobody else fetches that blob.
+pub(crate) struct Partial {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Partial {
+    /// Gives the file a second name at `place` where reading it went well. The first one stays until the blob is in its place: others that
+    /// wait for it find it. What is wrong is removed, and what fills the disk.
+    pub(crate) fn settle<T>(&self, read: &Result<T>, place: &Path) -> Result<()> {
+        match read {
+            Ok(_) => match fs_err::hard_link(&self.path, place) {
+                // Another load has put it in its place already.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                other => Ok(other?),
+            },
+            Err(error) if error.is_damage() || error.is_full() => remove_if_there(&self.path),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
 impl Download {
     /// Begins to read a blob by way of the file at `path`, when no other process or thread is fetching it. None, if the file is gone
     /// then: whoever had it has put it where it belongs.
     pub(crate) fn begin(
         repository: &Arc<Repository>,
-        digest: Digest,
-        size: u64,
+        descriptor: &Descriptor,
         path: &Path,
-    ) -> Result<Option<Self>> {
+    ) -> Result<Option<(Self, Partial)>> {
         let mut options = fs_err::OpenOptions::new();
         let mut file = options.read(true).write(true).create(true).truncate(false).open(path)?;
         loop {
@@ -57,13 +80,15 @@ impl Download {
             Ok(_) | Err(Errno::NOENT) => return Ok(None),
             Err(errno) => return Err(system("stat", path)(errno)),
         }
-        let had = opened.st_size as u64;
+        let Descriptor { digest, size, .. } = *descriptor;
         // More than the whole is not the blob.
-        let had = if had > size { 0 } else { had };
+        let had = if opened.st_size as u64 > size { 0 } else { opened.st_size as u64 };
         file.set_len(had)?;
         file.seek(SeekFrom::Start(0))?;
+        // Both are one open file, whose lock ends with the last of them.
+        let partial = Partial { path: path.to_owned(), _lock: file.try_clone()? };
         let repository = Arc::clone(repository);
-        Ok(Some(Self { repository, digest, size, file, had, read: 0, body: None, failures: 0 }))
+        Ok(Some((Self { repository, digest, size, file, had, read: 0, body: None, failures: 0 }, partial)))
     }
 
     /// How many bytes were there before.
@@ -84,33 +109,30 @@ impl Download {
     }
 
     /// Bytes from the registry. A connection that is cut is made again from there on.
-    fn fetch(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    fn fetch(&mut self, buffer: &mut [u8]) -> http::Result<usize> {
         let left = usize::try_from(self.size - self.read).unwrap_or(usize::MAX);
         let wanted = buffer.len().min(left);
         loop {
-            let fault = match self.fetch_once(&mut buffer[..wanted]) {
+            // Who is asked in vain is asked again there.
+            let body = match &mut self.body {
+                Some(body) => body,
+                None => self.connect()?,
+            };
+            let reason = match body.read(&mut buffer[..wanted]) {
                 Ok(count) if count > 0 => {
                     self.failures = 0;
                     return Ok(count);
                 }
-                Ok(_) => Fault::Unreachable { reason: "the connection ends before the blob does".to_owned() },
-                Err(fault) => fault,
+                Ok(_) => "the connection ends before the blob does".to_owned(),
+                Err(error) => error.to_string(),
             };
             self.body = None;
             self.failures += 1;
-            if !matches!(fault, Fault::Unreachable { .. }) || self.failures == FAILURES_MAX {
-                return Err(io::Error::other(self.repository.error(fault)));
+            if self.failures == FAILURES_MAX {
+                return Err(Fault::Unreachable { reason });
             }
             std::thread::sleep(FIRST_PAUSE * 2_u32.pow(self.failures - 1));
         }
-    }
-
-    fn fetch_once(&mut self, buffer: &mut [u8]) -> http::Result<usize> {
-        let body = match &mut self.body {
-            Some(body) => body,
-            None => self.connect()?,
-        };
-        body.read(buffer).map_err(|error| Fault::Unreachable { reason: error.to_string() })
     }
 }
 
@@ -124,7 +146,8 @@ impl Read for Download {
                 count => count,
             }
         } else if self.read < self.size {
-            let count = self.fetch(buffer)?;
+            let fetched = self.fetch(buffer);
+            let count = fetched.map_err(|fault| io::Error::other(self.repository.error(fault)))?;
             self.file.write_all(&buffer[..count])?;
             count
         } else {

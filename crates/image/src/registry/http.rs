@@ -10,17 +10,15 @@ use ureq::http::{Method, Request, Response, StatusCode, Uri, header};
 use ureq::tls::TlsConfig;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
-use ureq::{Agent, Body, SendBody};
+use ureq::{Agent, Body, ResponseExt as _, SendBody};
 
-use super::Fault;
 use super::authorization::{Authorizer, Challenge};
 use super::names::Names;
+use super::{Fault, is_on_this_machine};
 
 const CONNECT: Duration = Duration::from_secs(15);
-/// A registry may hash a large blob before it answers.
-const RESPONSE: Duration = Duration::from_secs(120);
-/// A transfer that stands still for so long is given up.
-const SILENCE: Duration = Duration::from_secs(30);
+/// A transfer that stands still for so long is given up, and an answer is not waited for any longer.
+const SILENCE: Duration = Duration::from_secs(60);
 /// How often something is asked that may be better a moment later.
 pub(super) const ATTEMPTS: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -65,9 +63,9 @@ pub(super) struct Server {
 
 impl Server {
     /// A server at `host`. Nothing is sent yet.
-    pub(super) fn new(scheme: &str, host: &str, tls: TlsConfig, authorizer: Authorizer) -> Self {
-        let origin = format!("{scheme}://{host}");
-        Self { agent: agent(tls), origin, authorizer, authorization: Mutex::new(None) }
+    pub(super) fn new(host: &str, tls: TlsConfig, authorizer: Authorizer) -> Self {
+        let origin = format!("https://{host}");
+        Self { agent: agent(host, tls), origin, authorizer, authorization: Mutex::new(None) }
     }
 
     /// The same server by plain HTTP.
@@ -98,7 +96,9 @@ impl Server {
     fn send_authorized(&self, call: &Call<'_>) -> Result<Response<Body>> {
         let known = self.authorization();
         let answer = self.send_once(call, known.as_deref(), SendBody::from_reader(&mut &*call.body))?;
-        if answer.status() != StatusCode::UNAUTHORIZED || !self.is_own(call.url) {
+        // What another host says to which we were sent on is no question of ours.
+        let asks = answer.status() == StatusCode::UNAUTHORIZED && self.is_own(&answer.get_uri().to_string());
+        if !asks || !self.is_own(call.url) {
             return Ok(answer);
         }
         if !self.authorize(&answer, known.as_deref())? {
@@ -108,10 +108,15 @@ impl Server {
         self.send_once(call, now.as_deref(), SendBody::from_reader(&mut &*call.body))
     }
 
-    /// Whether it answers to the protocol's first question in its scheme, whatever the answer.
-    pub(super) fn speaks(&self) -> bool {
+    /// Whether it answers to the protocol's first question by TLS, whatever the answer. What is only slow is not taken for one that
+    /// does not: then a password would go to it in the clear.
+    pub(super) fn speaks_tls(&self) -> Result<bool> {
         let url = format!("{}/v2/", self.origin);
-        self.send_once(&Call::new(Method::GET, &url), None, SendBody::none()).is_ok()
+        match self.agent.get(&url).call() {
+            Ok(_) => Ok(true),
+            Err(error @ (ureq::Error::Timeout(_) | ureq::Error::HostNotFound)) => Err(fault(error)),
+            Err(_) => Ok(false),
+        }
     }
 
     fn send_once(
@@ -146,7 +151,7 @@ impl Server {
         let values = answer.headers().get_all(header::WWW_AUTHENTICATE);
         let challenges =
             values.iter().filter_map(|value| value.to_str().ok()).flat_map(Challenge::parse_all).collect();
-        let fresh = self.authorizer.answer(&self.agent, &self.origin, challenges)?;
+        let fresh = self.authorizer.answer(&self.agent, self.host(), challenges)?;
         let is_new = fresh.is_some() && fresh.as_deref() != used;
         *authorization = fresh;
         Ok(is_new)
@@ -156,19 +161,34 @@ impl Server {
         self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    fn host(&self) -> &str {
+        self.origin.split("://").nth(1).unwrap_or_default()
+    }
+
+    /// What an answer that is no success means.
+    pub(super) fn refusal(&self, answer: Response<Body>, what: &str) -> Fault {
+        match refusal(answer, what) {
+            Fault::LoginNeeded { .. } if self.authorizer.credentials.is_some() => Fault::LoginRefused,
+            other => other,
+        }
+    }
+
     fn is_own(&self, url: &str) -> bool {
         url.strip_prefix(&self.origin).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
     }
 }
 
-fn agent(tls: TlsConfig) -> Agent {
-    let config = Agent::config_builder()
+/// What asks `host`. A proxy's own loopback interface is not this machine's.
+pub(super) fn agent(host: &str, tls: TlsConfig) -> Agent {
+    let config = Agent::config_builder();
+    let config = if is_on_this_machine(host) { config.proxy(None) } else { config };
+    let config = config
         .http_status_as_error(false)
         .max_redirects(5)
         .redirect_auth_headers(RedirectAuthHeaders::Never)
         .user_agent(concat!("coracle/", env!("CARGO_PKG_VERSION")))
         .timeout_connect(Some(CONNECT))
-        .timeout_recv_response(Some(RESPONSE))
+        .timeout_recv_response(Some(SILENCE))
         .timeout_per_read(Some(SILENCE))
         .timeout_per_write(Some(SILENCE))
         .tls_config(tls)
@@ -194,7 +214,7 @@ impl Resolver for OwnResolver {
         let host = uri.host().ok_or(ureq::Error::HostNotFound)?;
         let port = uri.port_u16().unwrap_or(match uri.scheme_str() {
             Some("http") => 80,
-            Some("socks4" | "socks4a" | "socks5") => 1080,
+            Some(scheme) if scheme.starts_with("socks") => 1080,
             _ => 443,
         });
         let mut resolved = self.empty();
@@ -208,7 +228,7 @@ impl Resolver for OwnResolver {
 }
 
 /// Whether the same question may be answered better a moment later.
-fn is_passing(status: StatusCode) -> bool {
+pub(super) fn is_passing(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
 }
 
@@ -267,8 +287,7 @@ pub(super) fn document(answer: Response<Body>) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What an answer that is no success means.
-pub(super) fn refusal(answer: Response<Body>, what: &str) -> Fault {
+fn refusal(answer: Response<Body>, what: &str) -> Fault {
     let status = answer.status().as_u16();
     let passes = retry_after(&answer);
     let message = document(answer).map(|bytes| message(&bytes)).unwrap_or_default();

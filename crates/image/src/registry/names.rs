@@ -183,18 +183,18 @@ fn ask(server: SocketAddr, name: &str, timeout: Duration) -> io::Result<Vec<IpAd
         waiting.push(question);
     }
     let deadline = Instant::now() + timeout;
-    let (mut found, mut buffer) = (Vec::new(), [0; 1500]);
+    let (mut found, mut buffer, mut failure) = (Vec::new(), [0; 1500], None);
     while !waiting.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
+            failure = Some(io::ErrorKind::TimedOut.into());
+            break;
         }
         socket.set_read_timeout(Some(left))?;
         let count = match socket.recv(&mut buffer) {
             Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(io::ErrorKind::TimedOut.into());
+            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {
+                continue;
             }
             Err(error) => return Err(error),
         };
@@ -203,13 +203,22 @@ fn ask(server: SocketAddr, name: &str, timeout: Duration) -> io::Result<Vec<IpAd
             continue;
         };
         let query = waiting.swap_remove(at);
-        found.extend(match answer(&buffer[..count])? {
-            Answer::Addresses(addresses) => addresses,
-            Answer::TooLong => query.ask_by_tcp(server, timeout)?,
-        });
+        let addresses = match answer(&buffer[..count]) {
+            Ok(Answer::Addresses(addresses)) => Ok(addresses),
+            Ok(Answer::TooLong) => query.ask_by_tcp(server, timeout),
+            Err(error) => Err(error),
+        };
+        match addresses {
+            Ok(addresses) => found.extend(addresses),
+            Err(error) => failure = Some(error),
+        }
     }
     found.sort_by_key(IpAddr::is_ipv4);
-    Ok(found)
+    // One kind of address is enough: there are servers that know no other.
+    match failure {
+        Some(error) if found.is_empty() => Err(error),
+        _ => Ok(found),
+    }
 }
 
 struct Query {

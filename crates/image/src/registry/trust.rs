@@ -6,6 +6,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::pki_types::PrivateKeyDer;
+use rustls::sign::CertifiedKey;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
 use super::Fault;
@@ -22,7 +24,7 @@ pub(super) fn tls(host: &str, directory: Option<&Path>, verify: bool) -> Result<
         for path in files(&directory)? {
             match path.extension().and_then(|extension| extension.to_str()) {
                 Some("crt") => roots.extend(certificates(&path)?),
-                Some("cert") => client = Some((certificates(&path)?, key(&path.with_extension("key"))?)),
+                Some("cert") => client = Some(pair(&path)?),
                 _ => {}
             }
         }
@@ -75,6 +77,21 @@ fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>> {
         });
     }
     Ok(found)
+}
+
+/// A client's certificate and the key beside it, which belong together.
+fn pair(path: &Path) -> Result<(Vec<Certificate<'static>>, PrivateKey<'static>)> {
+    let (chain, key) = (certificates(path)?, key(&path.with_extension("key"))?);
+    let ders = chain.iter().map(|certificate| certificate.der().to_vec().into()).collect();
+    let checked = PrivateKeyDer::try_from(key.der().to_vec())
+        .map_err(str::to_owned)
+        .and_then(|key| CertifiedKey::from_der(ders, key, &provider()).map_err(|error| error.to_string()));
+    match checked {
+        Ok(_) => Ok((chain, key)),
+        Err(reason) => {
+            Err(Fault::Certificates { reason: format!("{} and its key: {reason}", path.display()) })
+        }
+    }
 }
 
 fn key(path: &Path) -> Result<PrivateKey<'static>> {
