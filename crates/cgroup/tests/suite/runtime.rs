@@ -461,7 +461,8 @@ fn all_that_the_kernel_counts_is_told() {
         assert!(cpu.periods >= cpu.throttled_periods && cpu.throttled_periods > Some(0), "{cpu:?}");
         let memory = all.memory.as_ref().unwrap();
         assert_eq!(memory.usage.limit, 64 << 20);
-        assert!(memory.usage.usage > 8 << 20 && memory.use_hierarchy, "{memory:?}");
+        // Part of it may be given back meanwhile.
+        assert!(memory.usage.usage > 4 << 20 && memory.use_hierarchy, "{memory:?}");
         assert!(memory.swap.is_none_or(|swap| swap.usage >= memory.usage.usage), "{memory:?}");
         assert_eq!(memory.events["oom_kill"], 0);
         let pids = all.pids.unwrap();
