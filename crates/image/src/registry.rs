@@ -190,30 +190,16 @@ fn server(
     if verify || server.speaks_tls()? { Ok(server) } else { Ok(server.without_tls(host)) }
 }
 
-/// What shall be allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    Pull,
-}
-
-impl Purpose {
-    fn actions(self) -> &'static str {
-        match self {
-            Self::Pull => "pull",
-        }
-    }
-}
-
 impl Repository {
     /// Finds out how the registry of `reference` wants to be talked to, and logs in.
-    pub(crate) fn open(reference: &Reference, access: &Access, purpose: Purpose) -> Result<Arc<Self>> {
+    pub(crate) fn open(reference: &Reference, access: &Access) -> Result<Arc<Self>> {
         let (registry, path) = reference.name().split_once('/').unwrap_or((reference.name(), ""));
         let in_registry = |fault| Error::Registry { registry: registry.to_owned(), fault };
         let credentials = match &access.credentials {
             Some(given) => Some(given.clone()),
             None => access.logins.find(reference.name())?,
         };
-        let scopes = vec![format!("repository:{path}:{}", purpose.actions())];
+        let scopes = vec![format!("repository:{path}:pull")];
         let server = server(registry, access, credentials, scopes).map_err(in_registry)?;
         Ok(Arc::new(Self { server, registry: registry.to_owned(), path: path.to_owned() }))
     }

@@ -16,7 +16,7 @@ use crate::error::{Error, Result, system};
 use crate::load::LoadOptions;
 use crate::oci::Descriptor;
 use crate::reference::Reference;
-use crate::registry::{Access, Purpose, Repository};
+use crate::registry::{Access, Repository};
 use crate::stream::{Budget, Compression, Limits, Pipe, Range};
 use crate::tar::{self, Kind};
 
@@ -199,7 +199,7 @@ impl Origin {
     }
 
     fn ask(name: String, reference: &Reference, access: &Access) -> Result<Self> {
-        let repository = Repository::open(reference, access, Purpose::Pull)?;
+        let repository = Repository::open(reference, access)?;
         let wanted = reference.digest();
         let tag = wanted
             .map_or_else(|| reference.tag().unwrap_or("latest").to_owned(), |digest| digest.to_string());

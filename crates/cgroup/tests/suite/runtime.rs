@@ -451,18 +451,20 @@ fn all_that_the_kernel_counts_is_told() {
         limits.cpu.quota = Some(10_000);
         let own = Own::new(&hierarchy, "detailed", &limits);
         let _worker = own.group.shell("x=$(head -c 8388608 /dev/zero | tr '\\0' x); while :; do :; done");
+        // What is judged is what was waited for: the next look may find some memory given back.
+        let mut seen = None;
         until("it has its memory and was throttled", || {
-            let now = own.group.0.detailed().unwrap();
-            now.cpu.throttled > Some(0) && now.memory.is_some_and(|memory| memory.usage.usage > 8 << 20)
+            let now = seen.insert(own.group.0.detailed().unwrap());
+            now.cpu.throttled > Some(0)
+                && now.memory.as_ref().is_some_and(|memory| memory.usage.usage > 8 << 20)
         });
-        let all = own.group.0.detailed().unwrap();
+        let all = seen.unwrap();
         let cpu = &all.cpu;
         assert!(cpu.total > Some(1_000_000) && cpu.user.is_some() && cpu.kernel.is_some(), "{cpu:?}");
         assert!(cpu.periods >= cpu.throttled_periods && cpu.throttled_periods > Some(0), "{cpu:?}");
         let memory = all.memory.as_ref().unwrap();
         assert_eq!(memory.usage.limit, 64 << 20);
-        // Part of it may be given back meanwhile.
-        assert!(memory.usage.usage > 4 << 20 && memory.use_hierarchy, "{memory:?}");
+        assert!(memory.usage.usage > 8 << 20 && memory.use_hierarchy, "{memory:?}");
         assert!(memory.swap.is_none_or(|swap| swap.usage >= memory.usage.usage), "{memory:?}");
         assert_eq!(memory.events["oom_kill"], 0);
         let pids = all.pids.unwrap();
