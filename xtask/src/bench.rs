@@ -5,8 +5,12 @@
 //! `--check` fails.
 
 mod bed;
+mod dockerd;
+mod images;
+mod layouts;
 mod load;
 mod oci;
+mod registry;
 mod size;
 mod start;
 mod verdict;
@@ -32,6 +36,12 @@ const BENCHMARKS: &[Benchmark] = &[
     ("run-memory", size::run_memory),
     ("binaries", size::binaries),
     ("seccomp", size::seccomp),
+    ("images-pull", images::pull),
+    ("images-share", images::share),
+    ("images-rmi", images::remove),
+    ("images-list", images::list),
+    ("images-userns", images::userns),
+    ("images-memory", images::memory),
     ("runtime-run", oci::run),
     ("runtime-seccomp", oci::seccomp),
     ("runtime-steps", oci::steps),
@@ -74,7 +84,9 @@ fn print_versions(bed: &Bed) -> Result<()> {
     println!("kernel {}, {} processors", capture(&mut command("uname", ["-r"]))?.trim_end(), bed.processors);
     println!("stores on {}", bed.file_systems()?);
     let coracle = bed.coracle.display().to_string();
-    for program in [coracle.as_str(), "podman", "runc", "crun", "unshare", "tar", "hyperfine"] {
+    for program in
+        [coracle.as_str(), "podman", "skopeo", "umoci", "runc", "crun", "unshare", "tar", "hyperfine"]
+    {
         let output = outcome(&mut command(program, ["--version"]))?;
         let text = String::from_utf8_lossy(&output.stdout);
         println!("{}", text.lines().next().unwrap_or(program));

@@ -13,7 +13,7 @@
 //! | `bench.oci.tar` | 5 gzip layers with 60,000 files in 230 MB |
 //! | `vm/` | kernel and disk of the virtual machine |
 
-mod bench_archive;
+pub(crate) mod bench_archive;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::process::{capture, command, line, outcome, run};
 
 /// The checkout and its build directory.
+#[derive(Clone)]
 pub(crate) struct Workspace {
     /// The directory of the workspace's Cargo.toml.
     pub(crate) root: PathBuf,

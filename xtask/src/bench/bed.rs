@@ -22,16 +22,28 @@ pub(super) struct Store {
     volatile: PathBuf,
 }
 
+impl Store {
+    /// One that has its parts there.
+    pub(super) fn at(persistent: PathBuf, volatile: PathBuf) -> Self {
+        Self { persistent, volatile }
+    }
+
+    /// The directory of what stays.
+    pub(super) fn persistent(&self) -> &Path {
+        &self.persistent
+    }
+}
+
 /// The stores and programs that are measured. Dropping it removes the stores.
 pub(super) struct Bed {
     pub(super) coracle: PathBuf,
     pub(super) runtime: PathBuf,
     pub(super) fixtures: PathBuf,
-    pub(super) root: PathBuf,
+    pub(super) workspace: Workspace,
     /// In memory where there is room, because a disk's own mood is none of ours.
     pub(super) scratch: PathBuf,
     /// Where installed programs have their stores: on a disk.
-    disk: PathBuf,
+    pub(super) disk: PathBuf,
     pub(super) processors: usize,
 }
 
@@ -45,7 +57,7 @@ impl Bed {
             coracle: binaries.join("coracle"),
             runtime: binaries.join("coracle-runtime"),
             fixtures: workspace.fixtures(),
-            root: workspace.root.clone(),
+            workspace: workspace.clone(),
             scratch: scratch(workspace)?.join(&name),
             disk: Path::new("/var/tmp").join(&name),
             processors: std::thread::available_parallelism().map_or(1, usize::from),
@@ -88,6 +100,13 @@ impl Bed {
             .arg(store.volatile.join("state"))
             .args(arguments);
         coracle
+    }
+
+    /// Builds an example of the crate `image`; its path.
+    pub(super) fn example(&self, name: &str) -> Result<PathBuf> {
+        let arguments = ["build", "--locked", "--release", "--package", "image", "--example", name];
+        quiet(&mut self.workspace.cargo(&arguments))?;
+        Ok(self.workspace.binaries("release").join("examples").join(name))
     }
 
     /// A podman command on this store, with runc, as docker has it.

@@ -78,7 +78,7 @@ fn bundle(bed: &Bed, name: &str, arguments: &[&str], change: impl FnOnce(&mut Va
 fn docker_filter(bed: &Bed) -> Result<Value> {
     let arguments =
         ["run", "--quiet", "--locked", "--release", "-p", "runtime", "--example", "seccomp_profile"];
-    let text = capture(command("cargo", arguments).current_dir(&bed.root))?;
+    let text = capture(&mut bed.workspace.cargo(&arguments))?;
     crate::workspace::parse("seccomp_profile", &text)
 }
 

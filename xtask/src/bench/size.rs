@@ -78,7 +78,7 @@ pub(super) fn binaries(bed: &Bed) -> Result<Vec<Verdict>> {
 pub(super) fn seccomp(bed: &Bed) -> Result<Vec<Verdict>> {
     let arguments =
         ["run", "--quiet", "--locked", "--release", "-p", "runtime", "--example", "seccomp_compile"];
-    let printed = capture(crate::process::command("cargo", arguments).current_dir(&bed.root))?;
+    let printed = capture(&mut bed.workspace.cargo(&arguments))?;
     let after = printed.split_once("first ").and_then(|(_, after)| after.split_once(" ns"));
     let nanoseconds: Option<f64> = after.and_then(|(number, _)| number.parse().ok());
     let value =
