@@ -1,5 +1,6 @@
 //! `cargo xtask ci`: all that a change has to pass.
 
+use crate::crash::{self, Points};
 use crate::error::Result;
 use crate::process::{command, run};
 use crate::workspace::Workspace;
@@ -14,6 +15,7 @@ pub(crate) fn ci(workspace: &Workspace) -> Result<()> {
     run(&mut workspace.cargo(&clippy))?;
     let doc = ["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"];
     run(workspace.cargo(&doc).env("RUSTDOCFLAGS", "--deny warnings"))?;
+    crash::crash(workspace, Points::SOME)?;
     test::test(workspace, None)
 }
 

@@ -6,6 +6,7 @@
 
 mod bench;
 mod ci;
+mod crash;
 mod error;
 mod fixtures;
 mod fuzz;
@@ -13,6 +14,7 @@ mod guards;
 mod leaks;
 mod outcome;
 mod process;
+mod random;
 mod setup;
 mod test;
 mod try_out;
@@ -33,9 +35,10 @@ usage: cargo xtask COMMAND
   setup                    install what the tests and benchmarks need, and make their fixtures
   test [FILTER]            build everything, run all tests here and in the virtual machine, look for leaks
   vm-test [--user] [FILTER]  only the tests in the virtual machine (--user: only those as ordinary users)
-  ci                       setup, formatting, lints, dependency checks, documentation, test
+  ci                       setup, formatting, lints, dependency checks, documentation, some power cuts, test
   guards [FILTER]          require each security test to fail on a runtime without what guards it
   fuzz TARGET [SECONDS]    fuzz a target of fuzz/fuzz_targets for a minute or so long; needs a nightly compiler
+  crash [--points N] [--seed S]  cut the power at 200 or N points of a run: each image must be whole or absent
   bench [--check] [NAME]   measure coracle beside its peers (--check: fail where a target is missed)
 ";
 
@@ -72,6 +75,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "guards" => takes(&[], 1).and_then(|()| guards::guards(&workspace, name)),
         "fuzz" => takes(&[], 2)
             .and_then(|()| fuzz::fuzz(&workspace, name.unwrap_or_default(), names.get(1).copied())),
+        "crash" => crash::crash(&workspace, crash::Points::parse(rest)?),
         "bench" => takes(&["--check"], 1).and_then(|()| bench::bench(&workspace, !flags.is_empty(), name)),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");

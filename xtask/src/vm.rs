@@ -5,7 +5,7 @@
 //! `cargo xtask setup`), and one with the programs to test (made each time). `vm/guest.sh` runs the suites and reports
 //! in lines that start with `@@`. A second boot of the same disk (`vm/systemd.rs`) has systemd as pid 1.
 
-mod machine;
+pub(crate) mod machine;
 mod systemd;
 
 use std::fmt::Write as _;
@@ -41,10 +41,10 @@ fn test_without_systemd(workspace: &Workspace, only_users: bool, filter: Option<
 }
 
 /// The directory of this run's disks and logs. What is large in it goes when we are done.
-struct Scratch(PathBuf);
+pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {
-    fn new(workspace: &Workspace, name: &str) -> Result<Self> {
+    pub(crate) fn new(workspace: &Workspace, name: &str) -> Result<Self> {
         let directory = workspace.target.join(name);
         quiet(&mut crate::process::command("rm", [Path::new("-rf"), &directory]))?;
         fs_err::create_dir_all(&directory)?;
@@ -95,7 +95,7 @@ fn plan(tests: &[TestBinary], only_users: bool, filter: Option<&str>) -> String 
     plan
 }
 
-/// Makes the disk with the programs to test. They are stripped: with their line tables they are ten times as large.
+/// Makes the disk with the programs to test.
 fn write_payload(
     workspace: &Workspace,
     scratch: &Scratch,
@@ -107,8 +107,6 @@ fn write_payload(
     for directory in ["bin", "tests", "source"] {
         fs_err::create_dir_all(payload.join(directory))?;
     }
-    let strip =
-        |from: &Path, to: &Path| quiet(&mut crate::process::command("strip", [Path::new("-o"), to, from]));
     // A test that needs one that is not built says so itself.
     for name in ["coracle", "coracle-runtime"].into_iter().filter(|name| binaries.join(name).exists()) {
         strip(&binaries.join(name), &payload.join("bin").join(name))?;
@@ -117,18 +115,29 @@ fn write_payload(
         strip(&test.executable, &payload.join("tests").join(&test.suite))?;
     }
     quiet(&mut script("cp -a \"$1\" \"$2\"", [workspace.root.join("crates"), payload.join("source")]))?;
-    fs_err::write(payload.join("suites.sh"), include_str!("vm/suites.sh"))?;
+    fs_err::write(payload.join("plan"), plan)?;
+    fs_err::write(payload.join("paths"), format!("{} {}\n", workspace.root.display(), binaries.display()))?;
+    write_payload_disk(scratch, include_str!("vm/suites.sh"))
+}
+
+/// Copies a program without its line tables: with them it is ten times as large.
+pub(crate) fn strip(from: &Path, to: &Path) -> Result<()> {
+    quiet(&mut crate::process::command("strip", [Path::new("-o"), to, from]))
+}
+
+/// Makes the disk of what is in `payload`, with `suites` as the script that says what runs.
+pub(crate) fn write_payload_disk(scratch: &Scratch, suites: &str) -> Result<()> {
+    let payload = scratch.0.join("payload");
+    fs_err::write(payload.join("suites.sh"), suites)?;
     let guest = payload.join("guest.sh");
     fs_err::write(&guest, include_str!("vm/guest.sh"))?;
     fs_err::set_permissions(&guest, std::fs::Permissions::from_mode(0o755))?;
-    fs_err::write(payload.join("plan"), plan)?;
-    fs_err::write(payload.join("paths"), format!("{} {}\n", workspace.root.display(), binaries.display()))?;
     let make = "mke2fs -q -t ext4 -E root_owner=0:0 -d \"$1\" \"$2\" 2G";
     quiet(&mut script(make, [payload, scratch.0.join("payload.ext4")]))
 }
 
 /// Makes the initial file system: busybox, the modules for the disks, init.sh.
-fn write_initramfs(workspace: &Workspace, scratch: &Scratch) -> Result<()> {
+pub(crate) fn write_initramfs(workspace: &Workspace, scratch: &Scratch) -> Result<()> {
     let init = scratch.0.join("init.sh");
     fs_err::write(&init, include_str!("vm/init.sh"))?;
     let make = "

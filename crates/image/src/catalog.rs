@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::digest::Digest;
+use crate::durable;
 use crate::error::{Error, Result};
 use crate::host;
 use crate::oci::{Config, ImageConfig, Platform};
 use crate::reference::Reference;
 use crate::store::{
-    ImageRecord, PlatformImage, ReferenceRecord, RootDirectory, Staging, Store, read_record, sync_parents,
-    to_json,
+    ImageRecord, PlatformImage, ReferenceRecord, RootDirectory, Staging, Store, read_record, to_json,
 };
 
 /// An image that a container can be made of.
@@ -240,14 +240,14 @@ impl Store {
             let reference: Reference = record.reference.parse()?;
             let path = self.reference_path(&reference);
             fs_err::remove_file(&path)?;
-            sync_parents(&path, 1)?;
+            durable::name(&path)?;
             removed.push(Removed::Untagged(reference));
         }
         for id in gone {
             fs_err::remove_file(self.image_path(id))?;
             removed.push(Removed::Deleted(id));
         }
-        sync_parents(&self.root.join("images/x"), 1)?;
+        durable::names_in(&self.root.join("images"))?;
         // Space is freed before any is needed.
         self.collect_garbage()?;
         self.prune_host(in_use)?;

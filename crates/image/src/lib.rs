@@ -16,6 +16,7 @@
 
 mod catalog;
 mod digest;
+mod durable;
 mod error;
 mod form;
 mod host;

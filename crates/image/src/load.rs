@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::digest::Digest;
+use crate::durable;
 use crate::error::{Error, Result, system};
 use crate::lower::Lower;
 use crate::oci::{Descriptor, FULL_NAME, Platform, REF_NAME, media};
@@ -22,7 +23,7 @@ use crate::registry::{Access, Download, Partial};
 use crate::source::{Bytes, Origin, Source};
 use crate::store::{
     ImageRecord, LayerRecord, PlatformImage, ReferenceRecord, RootDirectory, Staging, Store, read_record,
-    remove_if_there, sync_parents, to_json, version,
+    remove_if_there, to_json, version,
 };
 use crate::stream::{Budget, Compression, Limits, Plain, Stored, Sums};
 use crate::tree::{Summary, Tree};
@@ -317,8 +318,8 @@ impl Store {
                 place_layer(staged, &self.layer_path(&layer.key))?;
             }
         }
-        sync_parents(&self.blob_path(plan.id), 1)?;
-        sync_parents(&self.layer_path("x"), 1)?;
+        durable::name(&self.blob_path(plan.id))?;
+        durable::names_in(&self.root.join("layers"))?;
         let record = ImageRecord {
             version: version(),
             id: plan.id,

@@ -27,6 +27,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::durable;
 use crate::error::{Error, Result, system};
 use crate::form::{Form, Ownership};
 use crate::inventory::Record;
@@ -513,7 +514,7 @@ impl Staging {
 
     /// Makes all that was written so far durable: syncfs(2).
     pub(crate) fn sync(&self) -> Result<()> {
-        rustix::fs::syncfs(&self.lock).map_err(system("syncfs", &self.path))
+        durable::everything(&self.lock, &self.path)
     }
 
     /// Writes a record where it belongs, durably: the file, its new name, and the directories above it.
@@ -521,12 +522,14 @@ impl Staging {
         let temporary = self.path.join("record");
         let mut file = fs_err::File::create(&temporary)?;
         file.write_all(bytes)?;
-        file.sync_all()?;
+        durable::data(&file)?;
+        let new = target.ancestors().skip(1).take_while(|above| !above.exists()).collect::<Vec<_>>();
         if let Some(parent) = target.parent() {
             fs_err::create_dir_all(parent)?;
         }
         fs_err::rename(&temporary, target)?;
-        sync_parents(target, 1)
+        durable::name(target)?;
+        new.into_iter().try_for_each(durable::name)
     }
 }
 
@@ -547,14 +550,6 @@ fn remove_empty_below(path: &Path) -> Result<()> {
                 fs_err::remove_dir(entry.path())?;
             }
         }
-    }
-    Ok(())
-}
-
-/// Makes the names of a file and of `levels - 1` directories above it durable.
-pub(crate) fn sync_parents(path: &Path, levels: usize) -> Result<()> {
-    for parent in path.ancestors().skip(1).take(levels) {
-        fs_err::File::open(parent)?.sync_all()?;
     }
     Ok(())
 }

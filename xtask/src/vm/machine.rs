@@ -38,22 +38,40 @@ pub(super) fn run(workspace: &Workspace, scratch: &Path) -> Result<Outcome> {
 
 /// Runs the machine once; gives the console's end too when it did not come to its end.
 fn run_once(workspace: &Workspace, scratch: &Path) -> Result<(Outcome, Option<String>)> {
-    let mut qemu = qemu(workspace, scratch);
-    eprintln!("+ {}", line(&qemu));
-    let spawned = qemu.stdout(Stdio::piped()).spawn();
-    let child = spawned.map_err(|source| Error::Spawn { program: "qemu-system-x86_64".into(), source })?;
-    let mut machine = Machine(child);
-    let lines = machine.lines();
     let mut report = Report::default();
-    let end = report.read(&lines);
-    // Once it has reported all, the machine turns itself off; whether it does is of no interest here.
-    drop(machine);
-    let console = end.err().map(|why| {
-        let console = console_tail(scratch);
+    let end = follow(workspace, scratch, &[], &mut |line| report.line(line))?;
+    let console = end.err().map(|Stopped { why, console }| {
         report.outcome.faults.push(format!("vm: {}{why}\n{console}", report.current()));
         console
     });
     Ok((report.outcome, console))
+}
+
+/// Why a machine did not come to its end.
+pub(crate) struct Stopped {
+    pub(crate) why: String,
+    /// The end of what its kernel said.
+    pub(crate) console: String,
+}
+
+/// Runs the machine on the disks in `scratch`, with more of qemu's options, and hands each line of its report to `read` until it says that it
+/// is done.
+pub(crate) fn follow(
+    workspace: &Workspace,
+    scratch: &Path,
+    more: &[String],
+    read: &mut dyn FnMut(&str),
+) -> Result<std::result::Result<(), Stopped>> {
+    let mut qemu = qemu(workspace, scratch);
+    qemu.args(more);
+    eprintln!("+ {}", line(&qemu));
+    let spawned = qemu.stdout(Stdio::piped()).spawn();
+    let child = spawned.map_err(|source| Error::Spawn { program: "qemu-system-x86_64".into(), source })?;
+    let mut machine = Machine(child);
+    let end = until_done(&machine.lines(), read);
+    // Once it has reported all, the machine turns itself off; whether it does is of no interest here.
+    drop(machine);
+    Ok(end.map_err(|why| Stopped { why, console: console_tail(scratch) }))
 }
 
 /// qemu's command line. Neither disk keeps what is written (`snapshot=on`).
@@ -116,26 +134,26 @@ struct Report {
     running: Option<(String, String, usize)>,
 }
 
-impl Report {
-    /// Reads until the machine says that it is done.
-    fn read(&mut self, lines: &Receiver<String>) -> std::result::Result<(), String> {
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match lines.recv_timeout(SILENCE.min(left)) {
-                Ok(line) if line == "@@ done" => return Ok(()),
-                Ok(line) => self.line(&line),
-                Err(RecvTimeoutError::Disconnected) => return Err("the machine ended too early".into()),
-                Err(RecvTimeoutError::Timeout) if left <= SILENCE => {
-                    return Err(format!("the machine is not done after {} s", DEADLINE.as_secs()));
-                }
-                Err(RecvTimeoutError::Timeout) => {
-                    return Err(format!("the machine has been silent for {} s", SILENCE.as_secs()));
-                }
+/// Reads until the machine says that it is done.
+fn until_done(lines: &Receiver<String>, read: &mut dyn FnMut(&str)) -> std::result::Result<(), String> {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match lines.recv_timeout(SILENCE.min(left)) {
+            Ok(line) if line == "@@ done" => return Ok(()),
+            Ok(line) => read(&line),
+            Err(RecvTimeoutError::Disconnected) => return Err("the machine ended too early".into()),
+            Err(RecvTimeoutError::Timeout) if left <= SILENCE => {
+                return Err(format!("the machine is not done after {} s", DEADLINE.as_secs()));
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                return Err(format!("the machine has been silent for {} s", SILENCE.as_secs()));
             }
         }
     }
+}
 
+impl Report {
     /// Takes in one line: guest.sh's own, or a test's.
     fn line(&mut self, line: &str) {
         println!("{line}");
@@ -178,7 +196,7 @@ fn console_tail(scratch: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::Report;
+    use super::{Report, until_done};
     use std::sync::mpsc::channel;
 
     fn report(lines: &[&str]) -> (Report, Result<(), String>) {
@@ -186,7 +204,7 @@ mod tests {
         lines.iter().for_each(|line| sender.send((*line).to_owned()).unwrap());
         drop(sender);
         let mut report = Report::default();
-        let end = report.read(&receiver);
+        let end = until_done(&receiver, &mut |line| report.line(line));
         (report, end)
     }
 
