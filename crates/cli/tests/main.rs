@@ -39,6 +39,8 @@ mod options;
 mod pull;
 #[path = "suite/registry.rs"]
 mod registry;
+#[path = "suite/removal.rs"]
+mod removal;
 #[path = "suite/rootless.rs"]
 mod rootless;
 #[path = "suite/run.rs"]

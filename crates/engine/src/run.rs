@@ -54,6 +54,8 @@ pub fn run(roots: &Roots, spec: &Spec, user: UserSide<'_>, log: Option<&Log>) ->
         }
     }
     taken.write(&record(spec, image.as_ref(), &taken, &request), &request)?;
+    // From here on the record says that the image is used.
+    drop(hold);
     let begin = ToMonitor::Begin { directory: taken.directory.clone() };
     message::send(&control, &begin, &[lock.as_fd()])
         .map_err(|_| Error::MonitorNotStarted { name: taken.name.clone() })?;
@@ -68,11 +70,7 @@ pub fn run(roots: &Roots, spec: &Spec, user: UserSide<'_>, log: Option<&Log>) ->
         terminal: spec.terminal,
         interactive: spec.interactive,
     };
-    attachment.follow(|_| {
-        // The layers are in the container's own mounts now.
-        drop(hold);
-        spec.cid_file.as_deref().map_or(Ok(()), |path| Ok(fs_err::write(path, &taken.id)?))
-    })
+    attachment.follow(|_| spec.cid_file.as_deref().map_or(Ok(()), |path| Ok(fs_err::write(path, &taken.id)?)))
 }
 
 fn refuse_existing(cid_file: Option<&Path>) -> Result<()> {

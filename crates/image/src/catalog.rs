@@ -11,9 +11,8 @@ use crate::error::{Error, Result};
 use crate::host;
 use crate::oci::{Config, ImageConfig, Platform};
 use crate::reference::Reference;
-use crate::store::{
-    ImageRecord, PlatformImage, ReferenceRecord, RootDirectory, Staging, Store, read_record, to_json,
-};
+use crate::staging::Staging;
+use crate::store::{ImageRecord, PlatformImage, ReferenceRecord, RootDirectory, Store, read_record, to_json};
 
 /// An image that a container can be made of.
 #[derive(Debug, Clone)]
@@ -195,20 +194,41 @@ impl Store {
     /// no other image has are removed.
     ///
     /// Refused when `in_use` holds the image's id and the last name would go, and when an id has several names; `force` overrides
-    /// the second only, since a container cannot lose its layers.
-    pub fn remove(&self, name: &str, force: bool, in_use: &BTreeSet<Digest>) -> Result<Vec<Removed>> {
+    /// the second only, since a container cannot lose its layers. `in_use` is asked when no container can begin to use an image.
+    pub fn remove<E: From<Error>>(
+        &self,
+        name: &str,
+        force: bool,
+        in_use: impl FnOnce() -> std::result::Result<BTreeSet<Digest>, E>,
+    ) -> std::result::Result<Vec<Removed>, E> {
         self.refuse_built_in(name)?;
+        let alone = self.hold_alone()?;
+        let in_use = in_use()?;
+        let mut alone = Some(alone);
         // A staging directory marks the work, so that what a killed removal has not reached goes with the next command.
-        match self.staged(|_| self.remove_marked(name, force, in_use)) {
+        let removed = self.staged(|staging| {
+            let removed = self.remove_marked(name, force, &in_use, Some(staging))?;
+            // Files are deleted when nobody waits.
+            alone = None;
+            Ok(removed)
+        });
+        match removed {
             // There may be no space for the directory, nor for the index before something is gone: the removal, which makes
             // space, goes on unmarked.
-            Err(error) if error.is_full() => self.remove_marked(name, force, in_use),
-            other => other,
+            Err(error) if error.is_full() && alone.is_some() => {
+                Ok(self.remove_marked(name, force, &in_use, None)?)
+            }
+            other => Ok(other?),
         }
     }
 
-    fn remove_marked(&self, name: &str, force: bool, in_use: &BTreeSet<Digest>) -> Result<Vec<Removed>> {
-        let _alone = self.hold_alone()?;
+    fn remove_marked(
+        &self,
+        name: &str,
+        force: bool,
+        in_use: &BTreeSet<Digest>,
+        staging: Option<&Staging>,
+    ) -> Result<Vec<Removed>> {
         let _commit = self.commit_lock()?;
         let found = self.find(name)?;
         let ids: BTreeSet<Digest> = found.images.iter().map(|image| image.id).collect();
@@ -235,6 +255,11 @@ impl Store {
         if !gone.is_disjoint(in_use) {
             return Err(Error::InUse { name: name.to_owned() });
         }
+        // An image that has lost its last name is not to come back without one, if we are cut off before it is gone.
+        if let (Some(staging), false) = (staging, gone.is_empty()) {
+            gone.iter().try_for_each(|id| staging.announce(*id))?;
+            staging.sync_announced()?;
+        }
         let mut removed = Vec::new();
         for record in untag {
             let reference: Reference = record.reference.parse()?;
@@ -249,7 +274,7 @@ impl Store {
         }
         durable::names_in(&self.root.join("images"))?;
         // Space is freed before any is needed.
-        self.collect_garbage()?;
+        self.collect_garbage(staging)?;
         self.prune_host(in_use)?;
         self.write_index()?;
         Ok(removed)

@@ -26,7 +26,8 @@ use crate::catalog::{Graft, Image, Inspection};
 use crate::digest::Digest;
 use crate::error::{Error, Result, system};
 use crate::oci::{Config, ImageConfig, Platform, RootFs};
-use crate::store::{RootDirectory, Staging, Store, Versioned, read_record, to_json, version};
+use crate::staging::Staging;
+use crate::store::{RootDirectory, Store, Versioned, read_record, to_json, version};
 
 /// The name. An image that was loaded under it is found in its stead.
 pub(crate) const NAME: &str = "host";

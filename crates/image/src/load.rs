@@ -1,5 +1,6 @@
 //! Images from files into the store.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -21,8 +22,9 @@ use crate::progress::{Progress, Stage};
 use crate::reference::Reference;
 use crate::registry::{Access, Download, Partial};
 use crate::source::{Bytes, Origin, Source};
+use crate::staging::Staging;
 use crate::store::{
-    ImageRecord, LayerRecord, PlatformImage, ReferenceRecord, RootDirectory, Staging, Store, read_record,
+    ImageRecord, LayerRecord, PlatformImage, ReferenceRecord, RootDirectory, Store, read_record,
     remove_if_there, to_json, version,
 };
 use crate::stream::{Budget, Compression, Limits, Plain, Stored, Sums};
@@ -31,6 +33,9 @@ use crate::unpack;
 
 /// As many layers are fetched at once from a registry: one connection alone seldom fills a line.
 const CONNECTIONS: usize = 6;
+
+/// What an image may add to the index, and more than that.
+const RESERVE: u64 = 16 << 10;
 
 /// What came of a blob is kept so long for another try.
 const PARTIAL_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -64,13 +69,11 @@ pub struct Loaded {
 impl Store {
     /// Loads every image of `source`, or the one with the source's tag. An image is committed as a whole or not at all.
     ///
-    /// Costs one syncfs(2) and some fsync(2) for each image.
+    /// Costs one syncfs(2), some fsync(2) and fdatasync(2) for each image.
     pub fn load(&self, source: &Source, options: &LoadOptions) -> Result<Vec<Loaded>> {
         self.staged(|staging| {
             let origin = Origin::open(source, &staging.path.join("spool"), options)?;
             let plans = plans(&origin, source, options)?;
-            // From here on layers that are already here are counted on.
-            let _hold = self.hold()?;
             let loaded =
                 plans.into_iter().map(|plan| self.load_one(plan, options, staging)).collect::<Result<_>>()?;
             self.forget_partials(PARTIAL_AGE)?;
@@ -81,12 +84,30 @@ impl Store {
     fn load_one(&self, mut plan: Plan, options: &LoadOptions, staging: &Staging) -> Result<Loaded> {
         let place = staging.path.join(plan.id.hex());
         fs_err::create_dir(&place)?;
+        // What is here already is counted on from now on.
+        self.pin(staging, || Ok(((), self.needs(&plan))))?;
         let layers = self.unpack_layers(&plan, options, &place)?;
         if plan.manifest.is_none() {
             describe(&mut plan, &layers);
         }
         let record = self.commit(&plan, &layers, &place, staging)?;
         Ok(Loaded { names: plan.names, id: record.id })
+    }
+
+    /// Names of layers and blobs that a plan's image needs, whatever form the layers turn out to have.
+    fn needs(&self, plan: &Plan) -> BTreeSet<String> {
+        let mut chain = None;
+        let mut names = BTreeSet::new();
+        for (layer, diff_id) in plan.layers.iter().zip(&plan.config.rootfs.diff_ids) {
+            let id = chain_id(chain, *diff_id);
+            chain = Some(id);
+            names.extend([
+                format!("{}-{}", diff_id.hex(), self.form),
+                format!("{}-chain-{}", id.hex(), self.form),
+            ]);
+            names.extend(layer.descriptor.as_ref().map(|descriptor| descriptor.digest.hex()));
+        }
+        names
     }
 
     /// Unpacks the layers that are not here yet, as many at once as there are processors.
@@ -331,10 +352,14 @@ impl Store {
             layers: layers.iter().map(|layer| layer.key.clone()).collect(),
             mounted: mounted(layers),
         };
+        // What has a name is not to fail for want of space.
+        let reserve = staging
+            .reserve(fs_err::metadata(self.root.join("index.json")).map_or(0, |old| old.len()) + RESERVE)?;
         staging.publish(&to_json(&record), &image_path)?;
         for name in &plan.names {
             self.name_image(name, target, &record, staging)?;
         }
+        fs_err::remove_file(reserve)?;
         self.write_index()?;
         Ok(record)
     }

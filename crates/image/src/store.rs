@@ -14,6 +14,10 @@
 //! What a name leads to is complete, because the name is written last: staged, made durable, renamed, and the directory made
 //! durable. A killed load leaves a staging directory, which the next command removes with all that no image
 //! uses.
+//!
+//! Locks are held for moments. `commit.lock` is held alone by who changes what is here, and shared by who writes down in its staging directory
+//! what it counts on ([`Store::pin`]); garbage collection leaves that in place. `use.lock` is shared by who makes a container, and
+//! held alone by who removes images.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -27,11 +31,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::durable;
 use crate::error::{Error, Result, system};
 use crate::form::{Form, Ownership};
 use crate::inventory::Record;
 use crate::oci::{Descriptor, Document, FULL_NAME, ManifestOrIndex, Platform, REF_NAME, media};
+use crate::staging::Staging;
 
 /// The version of `images/*.json`, `references` and `layer.json`.
 const VERSION: u32 = 1;
@@ -44,7 +48,7 @@ pub struct Store {
     pub(crate) form: Form,
 }
 
-/// As long as this lives, no layer is removed. A flock(2), so it ends with the process.
+/// As long as this lives, no image is removed. A flock(2), so it ends with the process.
 #[derive(Debug)]
 pub struct Hold {
     _lock: OwnedFd,
@@ -179,8 +183,8 @@ impl Store {
         &self.root
     }
 
-    /// Keeps all layers in place until the result is dropped. `run` holds it from resolving an image until the container's
-    /// record names it.
+    /// Keeps all images in place until the result is dropped. `run` holds it from resolving an image until the container's
+    /// record names it: for moments only, as whoever removes an image waits.
     pub fn hold(&self) -> Result<Hold> {
         self.lock("use.lock", FlockOperation::LockShared)
     }
@@ -191,13 +195,72 @@ impl Store {
         let staging = Staging::create(self)?;
         let result = work(&staging);
         match &result {
-            Ok(_) => staging.discard()?,
+            Ok(_) => self.leave(staging)?,
             // The error that matters is the first one; what cannot be cleaned now the next command cleans.
             Err(_) => drop(self.clean(vec![staging])),
         }
         result
     }
 
+    /// Keeps the layers and blobs that `look` names in place as long as the staging directory is there, and gives what it found. No garbage is
+    /// collected while it looks.
+    pub(crate) fn pin<T>(
+        &self,
+        staging: &Staging,
+        look: impl FnOnce() -> Result<(T, BTreeSet<String>)>,
+    ) -> Result<T> {
+        let _moment = self.lock("commit.lock", FlockOperation::LockShared)?;
+        let (found, needed) = look()?;
+        staging.add_pins(&needed)?;
+        Ok(found)
+    }
+
+    /// Runs `work` on the images that `find` finds. Their layers and blobs stay in place meanwhile, whoever removes the images.
+    pub(crate) fn keeping<T>(
+        &self,
+        find: impl Fn() -> Result<Vec<ImageRecord>>,
+        work: impl FnOnce(Vec<ImageRecord>) -> Result<T>,
+    ) -> Result<T> {
+        let look = || {
+            let records = find()?;
+            let mut names = BTreeSet::new();
+            for record in &records {
+                let mut blobs = BTreeSet::new();
+                self.mark(&record.manifest, &mut blobs, 0);
+                names.extend(blobs.iter().map(Digest::hex));
+                names.extend(record.layers.iter().cloned());
+            }
+            Ok((records, names))
+        };
+        match Staging::create(self).and_then(|staging| Ok((self.pin(&staging, look)?, staging))) {
+            Ok((records, staging)) => {
+                let result = work(records);
+                self.leave(staging)?;
+                result
+            }
+            // Where nothing can be written down, whoever removes an image has to wait.
+            Err(error) if error.is_full() => {
+                let _hold = self.hold()?;
+                work(find()?)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Ends a staging directory whose work went well. What was left in place for it alone goes with it.
+    fn leave(&self, staging: Staging) -> Result<()> {
+        if staging.has_pins() {
+            let moment = self.lock("commit.lock", FlockOperation::LockShared)?;
+            let is_owed = staging.unpin()?;
+            drop(moment);
+            if is_owed {
+                return self.clean(vec![staging]);
+            }
+        }
+        staging.discard()
+    }
+
+    /// Waits until no container is being made, and lets none be made until the result is dropped.
     pub(crate) fn hold_alone(&self) -> Result<Hold> {
         self.lock("use.lock", FlockOperation::LockExclusive)
     }
@@ -251,31 +314,6 @@ impl Store {
             }
         }
         Ok(stale)
-    }
-
-    fn clean(&self, stale: Vec<Staging>) -> Result<()> {
-        // While another load runs, what it has just committed may look unused; the next command will do it.
-        let alone = match self.lock("use.lock", FlockOperation::NonBlockingLockExclusive) {
-            Ok(hold) => hold,
-            Err(Error::System(error)) if error.errno() == Errno::WOULDBLOCK => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        let _commit = self.commit_lock()?;
-        let names = self.reference_records()?;
-        for staging in &stale {
-            if let Some(id) = staging.announced()
-                && !names.iter().any(|name| name.images.iter().any(|image| image.id == id))
-            {
-                remove_if_there(&self.image_path(id))?;
-            }
-            // What may fill the disk goes first: the index needs a little space.
-            staging.empty()?;
-        }
-        self.collect_garbage()?;
-        self.write_index()?;
-        stale.into_iter().try_for_each(Staging::discard)?;
-        drop(alone);
-        Ok(())
     }
 
     pub(crate) fn blob_path(&self, digest: Digest) -> PathBuf {
@@ -396,35 +434,6 @@ impl Store {
         Ok(to_json(&Index { schema_version: 2, media_type: media::INDEX, manifests }))
     }
 
-    /// Removes layers and blobs that no image and no name uses. The caller holds both locks alone.
-    pub(crate) fn collect_garbage(&self) -> Result<()> {
-        let mut blobs = BTreeSet::new();
-        let mut layers = BTreeSet::new();
-        for record in self.image_records()? {
-            layers.extend(record.layers);
-            blobs.insert(record.id);
-            self.mark(&record.manifest, &mut blobs, 0);
-        }
-        for record in self.reference_records()? {
-            self.mark(&record.target, &mut blobs, 0);
-        }
-        remove_empty_below(&self.root.join("references"))?;
-        for entry in fs_err::read_dir(self.root.join("layers"))? {
-            let entry = entry?;
-            if entry.file_name().to_str().is_none_or(|name| !layers.contains(name)) {
-                fs_err::remove_dir_all(entry.path())?;
-            }
-        }
-        for entry in fs_err::read_dir(self.root.join("blobs/sha256"))? {
-            let entry = entry?;
-            let digest = entry.file_name().to_str().and_then(Digest::from_hex);
-            if digest.is_none_or(|digest| !blobs.contains(&digest)) {
-                fs_err::remove_file(entry.path())?;
-            }
-        }
-        Ok(())
-    }
-
     /// Marks a manifest or index and all that it leads to. What is not here (other platforms) is not followed.
     pub(crate) fn mark(&self, descriptor: &Descriptor, blobs: &mut BTreeSet<Digest>, depth: usize) {
         if !blobs.insert(descriptor.digest) || depth > 8 {
@@ -445,113 +454,11 @@ impl Store {
     }
 }
 
-/// A directory for what is not complete yet. Its lock says that somebody works in it.
-///
-/// Dropped without [`Staging::discard`], it is rubbish for the next command, which then also looks for what was put in place
-/// without being used.
-#[derive(Debug)]
-pub(crate) struct Staging {
-    pub(crate) path: PathBuf,
-    lock: OwnedFd,
-}
-
-impl Staging {
-    pub(crate) fn create(store: &Store) -> Result<Self> {
-        loop {
-            let mut random = [0; 8];
-            rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
-                .map_err(system("getrandom", "a staging directory's name"))?;
-            let path = store.root.join("staging").join(crate::digest::hex(&random));
-            fs_err::create_dir(&path)?;
-            // Between the two calls a cleaner may have taken it for rubbish.
-            if let Some(staging) = Self::take(path)? {
-                return Ok(staging);
-            }
-        }
-    }
-
-    /// Locks a staging directory; None when somebody else does or it is gone.
-    fn take(path: PathBuf) -> Result<Option<Self>> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let lock = match rustix::fs::open(&path, flags, Mode::empty()) {
-            Ok(lock) => lock,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(errno) => return Err(system("open", &path)(errno)),
-        };
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) if path.is_dir() => Ok(Some(Self { path, lock })),
-            Ok(()) | Err(Errno::WOULDBLOCK) => Ok(None),
-            Err(errno) => Err(system("flock", &path)(errno)),
-        }
-    }
-
-    /// Removes the directory.
-    pub(crate) fn discard(self) -> Result<()> {
-        Ok(fs_err::remove_dir_all(&self.path)?)
-    }
-
-    /// Notes that this work is about to add an image, which is not to stay if it gets no name because the work is cut off.
-    pub(crate) fn announce(&self, id: Digest) -> Result<()> {
-        Ok(fs_err::write(self.path.join("announced"), id.hex())?)
-    }
-
-    fn announced(&self) -> Option<Digest> {
-        Digest::from_hex(&fs_err::read_to_string(self.path.join("announced")).ok()?)
-    }
-
-    /// Removes what is in the directory.
-    fn empty(&self) -> Result<()> {
-        for entry in fs_err::read_dir(&self.path)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                fs_err::remove_dir_all(entry.path())?;
-            } else {
-                fs_err::remove_file(entry.path())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes all that was written so far durable: syncfs(2).
-    pub(crate) fn sync(&self) -> Result<()> {
-        durable::everything(&self.lock, &self.path)
-    }
-
-    /// Writes a record where it belongs, durably: the file, its new name, and the directories above it.
-    pub(crate) fn publish(&self, bytes: &[u8], target: &Path) -> Result<()> {
-        let temporary = self.path.join("record");
-        let mut file = fs_err::File::create(&temporary)?;
-        file.write_all(bytes)?;
-        durable::data(&file)?;
-        let new = target.ancestors().skip(1).take_while(|above| !above.exists()).collect::<Vec<_>>();
-        if let Some(parent) = target.parent() {
-            fs_err::create_dir_all(parent)?;
-        }
-        fs_err::rename(&temporary, target)?;
-        durable::name(target)?;
-        new.into_iter().try_for_each(durable::name)
-    }
-}
-
 pub(crate) fn remove_if_there(path: &Path) -> Result<()> {
     match fs_err::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::File(error)),
         _ => Ok(()),
     }
-}
-
-/// Removes the empty directories below `path`: of names that were taken away or never written.
-fn remove_empty_below(path: &Path) -> Result<()> {
-    for entry in fs_err::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_empty_below(&entry.path())?;
-            if fs_err::read_dir(entry.path())?.next().is_none() {
-                fs_err::remove_dir(entry.path())?;
-            }
-        }
-    }
-    Ok(())
 }
 
 pub(crate) fn to_json(value: &impl Serialize) -> Vec<u8> {

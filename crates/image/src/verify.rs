@@ -15,7 +15,7 @@ use crate::digest::{Digest, hex};
 use crate::error::{Error, Result, system};
 use crate::form::Form;
 use crate::inventory::{self, Content, Record};
-use crate::store::Store;
+use crate::store::{ImageRecord, Store};
 use crate::stream::Range;
 
 /// A file of the store that is not what it was.
@@ -33,14 +33,17 @@ impl Store {
     /// Reads every layer and blob of the image that `name` means, or of all images, and compares them with what was written down when
     /// they were unpacked. Changes nothing.
     pub fn verify(&self, name: Option<&str>) -> Result<Vec<Damage>> {
-        let _hold = self.hold()?;
-        let records = match name {
-            Some(name) => vec![self.image_record(self.resolve(name, None)?.id)?],
-            None => self.image_records()?,
+        let find = || match name {
+            Some(name) => Ok(vec![self.image_record(self.resolve(name, None)?.id)?]),
+            None => self.image_records(),
         };
+        self.keeping(find, |records| self.verify_records(&records))
+    }
+
+    fn verify_records(&self, records: &[ImageRecord]) -> Result<Vec<Damage>> {
         let mut damage = Vec::new();
         let (mut layers, mut blobs) = (BTreeSet::new(), BTreeSet::new());
-        for record in &records {
+        for record in records {
             layers.extend(&record.layers);
             self.mark(&record.manifest, &mut blobs, 0);
         }

@@ -24,9 +24,11 @@ pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
     for image in &arguments.images {
         let failed =
             |error: Error| error.doing(format!("cannot remove image \"{}\"", image), archive::DIRECTORIES);
-        let in_use = engine::container::images_in_use(roots).map_err(|error| failed(error.into()))?;
-        let in_use: BTreeSet<Digest> = in_use.iter().filter_map(|id| id.parse().ok()).collect();
-        let removed = store.remove(image, arguments.force, &in_use).map_err(|error| failed(error.into()))?;
+        let in_use = || -> Result<BTreeSet<Digest>, Error> {
+            let ids = engine::container::images_in_use(roots)?;
+            Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
+        };
+        let removed = store.remove(image, arguments.force, in_use).map_err(failed)?;
         for removed in removed {
             match removed {
                 Removed::Untagged(name) => write_out(&format!("Untagged: {name}\n"))?,

@@ -200,7 +200,7 @@ pub fn manifest() -> Vec<u8> {
 }
 
 /// A blob of the image; empty, if it has none of that digest.
-fn blob(digest: &str) -> Vec<u8> {
+pub fn blob(digest: &str) -> Vec<u8> {
     file(&format!("blobs/sha256/{}", digest.trim_start_matches("sha256:")))
 }
 

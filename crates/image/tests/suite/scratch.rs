@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use image::{LoadOptions, Loaded, Store};
+use image::{Digest, LoadOptions, Loaded, Removed, Store};
 
 /// A directory, on tmpfs where that will do, that lives as long as this value.
 pub struct Scratch {
@@ -41,6 +41,11 @@ impl Scratch {
     /// Loads a file and gives the error's text where it fails.
     pub fn load(&self, source: &str) -> image::Result<Vec<Loaded>> {
         self.store().load(&source.parse().unwrap(), &LoadOptions::default())
+    }
+
+    /// Removes an image while containers use those of these ids.
+    pub fn remove(&self, name: &str, force: bool, in_use: &[Digest]) -> image::Result<Vec<Removed>> {
+        self.store().remove(name, force, || Ok(in_use.iter().copied().collect()))
     }
 
     /// The store as the next command finds it.

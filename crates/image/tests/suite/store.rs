@@ -1,7 +1,5 @@
 //! Names, ids, platforms, removal, verification.
 
-use std::collections::BTreeSet;
-
 use image::{Digest, Error, LoadOptions, Removed, Source};
 use serde_json::json;
 
@@ -67,22 +65,21 @@ fn removing_takes_only_what_nothing_else_has() {
     let store = scratch.store();
     store.tag("first", &"again".parse().unwrap()).unwrap();
     assert_eq!((count(&scratch, "layers"), count(&scratch, "blobs/sha256")), (2, 6));
-    let none = BTreeSet::new();
-    assert!(matches!(store.remove(&first.hex(), false, &none), Err(Error::SeveralNames { .. })));
+    let none: &[Digest] = &[];
+    assert!(matches!(scratch.remove(&first.hex(), false, none), Err(Error::SeveralNames { .. })));
     assert_eq!(
-        store.remove("again", false, &none).unwrap(),
+        scratch.remove("again", false, none).unwrap(),
         [Removed::Untagged("again:latest".parse().unwrap())]
     );
-    let used = BTreeSet::from([first]);
-    assert!(matches!(store.remove("first", true, &used), Err(Error::InUse { .. })));
+    assert!(matches!(scratch.remove("first", true, &[first]), Err(Error::InUse { .. })));
     assert!(store.resolve("first", None).is_ok());
-    let removed = store.remove(&first.hex()[..8], false, &none).unwrap();
+    let removed = scratch.remove(&first.hex()[..8], false, none).unwrap();
     assert_eq!(removed, [Removed::Untagged("first:latest".parse().unwrap()), Removed::Deleted(first)]);
     assert_eq!((count(&scratch, "layers"), count(&scratch, "blobs/sha256")), (1, 3));
     assert!(store.resolve("second", None).unwrap().layers[0].join("base").exists());
-    store.remove("second", false, &none).unwrap();
+    scratch.remove("second", false, none).unwrap();
     scratch.assert_empty();
-    assert!(matches!(store.remove(&second.hex(), false, &none), Err(Error::UnknownImage { .. })));
+    assert!(matches!(scratch.remove(&second.hex(), false, none), Err(Error::UnknownImage { .. })));
 }
 
 #[test]
@@ -131,7 +128,7 @@ fn a_platform_is_chosen_and_the_index_kept() {
     assert!(matches!(store.load(&source, &options("s390x")), Err(Error::PlatformNotInSource { .. })));
     assert_eq!(store.images().unwrap()[0].digest, Digest::of(&index));
     assert!(store.layout().join("blobs/sha256").join(Digest::of(&index).hex()).exists());
-    let removed = store.remove("multi:1", false, &BTreeSet::new()).unwrap();
+    let removed = scratch.remove("multi:1", false, &[]).unwrap();
     assert_eq!(removed.len(), 3);
     scratch.assert_empty();
 }
