@@ -51,6 +51,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Anatomy(commands::anatomy::Arguments),
+    Copy(Box<commands::copy::Arguments>),
     Images(commands::images::Arguments),
     Import(commands::import::Arguments),
     Inspect(commands::inspect::Arguments),
@@ -60,9 +61,11 @@ enum Command {
     Logout(commands::logout::Arguments),
     Ps(commands::ps::Arguments),
     Pull(commands::pull::Arguments),
+    Push(Box<commands::push::Arguments>),
     Rm(commands::rm::Arguments),
     Rmi(commands::rmi::Arguments),
     Run(Box<commands::run::Arguments>),
+    Save(commands::save::Arguments),
     Stop(commands::stop::Arguments),
     Tag(commands::tag::Arguments),
 }
@@ -165,6 +168,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     roots.make().map_err(cannot_use)?;
     let done = match arguments.command {
         Command::Anatomy(arguments) => commands::anatomy::run(&roots, &arguments),
+        Command::Copy(arguments) => unshared(|| commands::copy::run(&roots, *arguments)),
         Command::Images(arguments) => commands::images::run(&roots, arguments),
         Command::Import(arguments) => unshared(|| commands::import::run(&roots, arguments)),
         Command::Inspect(arguments) => commands::inspect::run(&roots, arguments),
@@ -174,9 +178,11 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
         Command::Logout(arguments) => commands::logout::run(&roots, arguments),
         Command::Ps(arguments) => commands::ps::run(&roots, arguments),
         Command::Pull(arguments) => unshared(|| commands::pull::run(&roots, arguments)),
+        Command::Push(arguments) => unshared(|| commands::push::run(&roots, *arguments)),
         Command::Rm(arguments) => commands::rm::run(&roots, arguments),
         Command::Rmi(arguments) => unshared(|| commands::rmi::run(&roots, arguments)),
         Command::Run(arguments) => return commands::run::run(&roots, &arguments),
+        Command::Save(arguments) => unshared(|| commands::save::run(&roots, arguments)),
         Command::Stop(arguments) => commands::stop::run(&roots, &arguments),
         Command::Tag(arguments) => commands::tag::run(&roots, arguments),
     };

@@ -1,4 +1,4 @@
-//! How far a pull is, on standard error: a line for each layer that is being fetched, or, where that is no terminal, a line for each that
+//! How far a pull or a push is, on standard error: a line for each layer that is on its way, or, where that is no terminal, a line for each that
 //! is done.
 
 use std::fmt::Write as _;
@@ -53,7 +53,7 @@ impl Screen {
 
     fn show(&mut self, layers: &[LayerProgress]) {
         let mut out = self.newly_done(layers);
-        if self.is_terminal && layers.iter().any(|layer| matches!(layer.stage, Stage::Reading(_))) {
+        if self.is_terminal && layers.iter().any(is_moving) {
             let bars = self.bars(layers);
             self.lines = bars.lines().count();
             out.push_str(&bars);
@@ -79,7 +79,9 @@ impl Screen {
             let text = match layer.stage {
                 Stage::Done => size(layer.size),
                 Stage::Here => "already here".to_owned(),
-                Stage::Waiting | Stage::Reading(_) => continue,
+                Stage::There => "already there".to_owned(),
+                Stage::Mounted => "mounted from another repository".to_owned(),
+                Stage::Waiting | Stage::Reading(_) | Stage::Compressing => continue,
             };
             *told = true;
             let _ = writeln!(out, "{}  {text}", &layer.digest.hex()[..12]);
@@ -89,7 +91,7 @@ impl Screen {
 
     fn bars(&mut self, layers: &[LayerProgress]) -> String {
         let mut out = String::new();
-        for layer in layers.iter().filter(|layer| matches!(layer.stage, Stage::Reading(_))) {
+        for layer in layers.iter().filter(|layer| is_moving(layer)) {
             let filled = (layer.read * BAR).checked_div(layer.size).unwrap_or(BAR).min(BAR) as usize;
             let bar = format!("{}{}", "=".repeat(filled), " ".repeat(BAR as usize - filled));
             let _ = writeln!(
@@ -100,7 +102,7 @@ impl Screen {
                 size(layer.size)
             );
         }
-        let whole = |layer: &LayerProgress| matches!(layer.stage, Stage::Done | Stage::Here);
+        let whole = |layer: &LayerProgress| !is_moving(layer) && layer.stage != Stage::Waiting;
         let count = layers.iter().filter(|layer| whole(layer)).count();
         let read = layers.iter().map(|layer| if whole(layer) { layer.size } else { layer.read }).sum();
         let all: u64 = layers.iter().map(|layer| layer.size).sum();
@@ -122,6 +124,10 @@ impl Screen {
         let milliseconds = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
         (read.checked_sub(before)? * 1000).checked_div(milliseconds).filter(|rate| *rate > 0)
     }
+}
+
+fn is_moving(layer: &LayerProgress) -> bool {
+    matches!(layer.stage, Stage::Reading(_) | Stage::Compressing)
 }
 
 #[cfg(test)]

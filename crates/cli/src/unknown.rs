@@ -3,7 +3,7 @@
 //! These are words, not definitions: they are looked at only where the command line is wrong, and cost a start nothing.
 
 /// docker's commands that are none here, and what to do instead.
-const COMMANDS: [(&str, &str); 49] = [
+const COMMANDS: [(&str, &str); 47] = [
     ("attach", FOREGROUND),
     ("build", BUILD),
     ("builder", BUILD),
@@ -31,10 +31,8 @@ const COMMANDS: [(&str, &str); 49] = [
     ("plugin", LOCAL),
     ("port", "use the host's ports: coracle run --network host"),
     ("prune", "remove what is not needed: coracle rm CONTAINER, coracle rmi IMAGE"),
-    ("push", REGISTRY),
     ("rename", "name it when it is started: coracle run --name NAME"),
     ("restart", START),
-    ("save", "keep the archive that the image was loaded from"),
     ("scout", REGISTRY),
     ("search", REGISTRY),
     ("secret", FILES),
@@ -57,7 +55,7 @@ const COMMANDS: [(&str, &str); 49] = [
 
 const FOREGROUND: &str = "a container runs in the foreground: its output is where coracle run was typed, and goes where that is sent";
 const BUILD: &str = "build the image elsewhere, save it as an archive, and load that: coracle load ARCHIVE";
-const REGISTRY: &str = "this version only fetches images from registries: coracle pull";
+const REGISTRY: &str = "this version only moves images to and from registries: coracle pull, push, copy";
 const FILES: &str = "share a directory with the container: coracle run -v FROM:TO";
 const START: &str = "start a new one: coracle run IMAGE";
 const STATE: &str = "see what is there: coracle ps -a, coracle images";

@@ -37,6 +37,8 @@ mod limits;
 mod options;
 #[path = "suite/pull.rs"]
 mod pull;
+#[path = "suite/push.rs"]
+mod push;
 #[path = "suite/registry.rs"]
 mod registry;
 #[path = "suite/removal.rs"]
@@ -53,6 +55,8 @@ mod security;
 mod systemd;
 #[path = "suite/talk.rs"]
 mod talk;
+#[path = "suite/tokens.rs"]
+mod tokens;
 
 /// A file that no line above names would never be run.
 #[test]

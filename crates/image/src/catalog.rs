@@ -9,7 +9,7 @@ use crate::digest::Digest;
 use crate::durable;
 use crate::error::{Error, Result};
 use crate::host;
-use crate::oci::{Config, ImageConfig, Platform};
+use crate::oci::{Config, Descriptor, ImageConfig, Platform};
 use crate::reference::Reference;
 use crate::staging::Staging;
 use crate::store::{ImageRecord, PlatformImage, ReferenceRecord, RootDirectory, Store, read_record, to_json};
@@ -40,6 +40,16 @@ pub struct Graft {
     pub target: PathBuf,
     /// The directories that are merged there, bottom first.
     pub layers: Vec<PathBuf>,
+}
+
+/// What a name means.
+pub(crate) struct Meaning {
+    /// A manifest or index.
+    pub(crate) target: Descriptor,
+    /// The manifest of one image.
+    pub(crate) image: Descriptor,
+    /// The name by which it was found; none where that was an id.
+    pub(crate) names: Vec<Reference>,
 }
 
 /// A line of `images`.
@@ -287,6 +297,15 @@ impl Store {
 
     fn refuse_built_in(&self, name: &str) -> Result<()> {
         if self.is_built_in(name)? { Err(Error::BuiltIn { name: name.to_owned() }) } else { Ok(()) }
+    }
+
+    /// What a name or an id means, and the image of it for a platform, or this machine's.
+    pub(crate) fn meaning(&self, name: &str, platform: Option<&Platform>) -> Result<Meaning> {
+        self.refuse_built_in(name)?;
+        let (record, names) = self.find_image(name, platform)?;
+        let found = self.find(name)?;
+        let target = found.name.map_or_else(|| record.manifest.clone(), |name| name.target);
+        Ok(Meaning { target, image: record.manifest, names })
     }
 
     /// The file that says what a name means: `references/HOST/PATH/:TAG`. No part of a path begins with a colon.

@@ -267,6 +267,22 @@ pub enum Error {
         /// Why.
         fault: Fault,
     },
+    /// A manifest cannot be in the form that is wanted.
+    #[error("manifest {digest} cannot have that form: {reason}")]
+    NoSuchForm {
+        /// Its digest.
+        digest: Digest,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// Nothing can be copied to there.
+    #[error("{} cannot take an image: {reason}", .path.display())]
+    NotADestination {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why not.
+        reason: &'static str,
+    },
     /// A file with logins is malformed.
     #[error("{} is no file of logins: {reason}", .path.display())]
     BadAuthFile {
@@ -399,6 +415,8 @@ impl Error {
             Error::SeveralNames { .. } => "remove them one by one, or all with --force".to_owned(),
             Error::BadRecord { .. } => "remove the image and load it again".to_owned(),
             Error::Registry { registry, fault } => fault.advice(registry),
+            Error::NoSuchForm { .. } => "use OCI's form: --format oci, oci-archive: or oci:".to_owned(),
+            Error::NotADestination { .. } => "name another one, or one that does not exist yet".to_owned(),
             Error::BadAuthFile { .. } => "mend the file, or remove it and log in again".to_owned(),
             Error::CredentialHelper { program, .. } => {
                 format!("see that {program} works, or take it out of credsStore and credHelpers in auth.json or config.json")

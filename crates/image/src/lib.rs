@@ -15,10 +15,14 @@
 //! ```
 
 mod catalog;
+mod compress;
+mod copy;
+mod destination;
 mod digest;
 mod durable;
 mod error;
 mod form;
+mod freight;
 mod garbage;
 mod host;
 mod import;
@@ -28,6 +32,7 @@ mod lower;
 mod oci;
 mod plan;
 mod progress;
+mod recipe;
 mod reference;
 mod registry;
 mod source;
@@ -40,12 +45,15 @@ mod unpack;
 mod verify;
 
 pub use catalog::{Graft, Image, Inspection, Removed, Summary};
+pub use compress::Algorithm;
+pub use copy::{Copied, CopyOptions, Location, Which};
 pub use digest::Digest;
 pub use error::{Error, Result};
 pub use form::Ownership;
 pub use load::{LoadOptions, Loaded};
 pub use oci::{Config, Descriptor, Empty, Healthcheck, ImageConfig, Platform, RootFs};
 pub use progress::{LayerProgress, Progress, Stage};
+pub use recipe::{Layers, ManifestForm, Recipe};
 pub use reference::{Reference, fuzz_reference};
 pub use registry::{Access, AuthFiles, Credentials, Fault, login};
 pub use source::Source;

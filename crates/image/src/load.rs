@@ -487,6 +487,20 @@ fn check_sums(layer: &PlannedLayer, diff_id: Digest, sums: &Sums) -> Result<()> 
 
 /// Writes the manifest of an image that came without one (docker archives, `import`).
 pub(crate) fn describe(plan: &mut Plan, layers: &[ReadyLayer]) {
+    let sums = layers.iter().filter_map(|layer| layer.sums.as_ref());
+    let bytes = manifest_json(plan.id, plan.config_size, sums);
+    let manifest = Descriptor::of(&bytes, media::MANIFEST);
+    plan.documents.push((manifest.digest, bytes));
+    plan.target = Some(manifest.clone());
+    plan.manifest = Some(manifest);
+}
+
+/// The manifest of an image with this configuration and these layers.
+pub(crate) fn manifest_json<'a>(
+    id: Digest,
+    config_size: u64,
+    layers: impl Iterator<Item = &'a Sums>,
+) -> Vec<u8> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Manifest {
@@ -502,7 +516,7 @@ pub(crate) fn describe(plan: &mut Plan, layers: &[ReadyLayer]) {
         platform: None,
         annotations: Default::default(),
     };
-    let layers = layers.iter().filter_map(|layer| layer.sums.as_ref()).map(|sums| {
+    let layers = layers.map(|sums| {
         let media_type = match sums.compression {
             Compression::None => media::LAYER,
             Compression::Gzip => media::LAYER_GZIP,
@@ -510,14 +524,10 @@ pub(crate) fn describe(plan: &mut Plan, layers: &[ReadyLayer]) {
         };
         descriptor(media_type, sums.digest, sums.size)
     });
-    let bytes = to_json(&Manifest {
+    to_json(&Manifest {
         schema_version: 2,
         media_type: media::MANIFEST,
-        config: descriptor(media::CONFIG, plan.id, plan.config_size),
+        config: descriptor(media::CONFIG, id, config_size),
         layers: layers.collect(),
-    });
-    let manifest = descriptor(media::MANIFEST, Digest::of(&bytes), bytes.len() as u64);
-    plan.documents.push((manifest.digest, bytes));
-    plan.target = Some(manifest.clone());
-    plan.manifest = Some(manifest);
+    })
 }

@@ -48,7 +48,7 @@ pub(crate) fn plans(origin: &Origin, source: &Source, options: &LoadOptions) -> 
     let mut plans = match origin.layout {
         Layout::Oci => oci_plans(origin, source, options)?,
         Layout::Docker => docker_plans(origin, source, options)?,
-        Layout::Registry => registry_plans(origin, source, options)?,
+        Layout::Named => named_plans(origin, source, options)?,
     };
     if plans.is_empty() {
         return Err(origin.no_image("its list of images is empty"));
@@ -64,7 +64,8 @@ pub(crate) fn plans(origin: &Origin, source: &Source, options: &LoadOptions) -> 
     Ok(plans)
 }
 
-fn oci_plans(origin: &Origin, source: &Source, options: &LoadOptions) -> Result<Vec<Plan>> {
+/// The entries of a layout's index, or those with the source's tag.
+pub(crate) fn layout_entries(origin: &Origin, source: &Source) -> Result<Vec<Descriptor>> {
     let bytes = origin.document("index.json")?;
     let index: ManifestOrIndex = read_json(&bytes, "index.json")?;
     let Document::Index(mut entries) = index.document(Digest::of(&bytes))? else {
@@ -81,19 +82,23 @@ fn oci_plans(origin: &Origin, source: &Source, options: &LoadOptions) -> Result<
             return Err(Error::TagMissing { source_name, tag, available });
         }
     }
+    Ok(entries)
+}
+
+fn oci_plans(origin: &Origin, source: &Source, options: &LoadOptions) -> Result<Vec<Plan>> {
+    let mut entries = layout_entries(origin, source)?;
     let wanted = options.platform.clone().unwrap_or_else(Platform::host);
     let has_choice = entries.len() > 1;
     let fits = |entry: &Descriptor| entry.platform.as_ref().is_none_or(|platform| wanted.accepts(platform));
     if has_choice && entries.iter().any(&fits) {
         entries.retain(fits);
     }
-    let base = source.base_name();
     entries
         .iter()
         .map(|entry| {
             let mut documents = Vec::new();
             let manifest = choose(origin, entry, &wanted, &mut documents, 0)?;
-            let names = names_of(entry).filter_map(|name| full_name(name, base.as_deref())).take(1).collect();
+            let names = full_name_of(entry, source).into_iter().collect();
             let mut plan = oci_plan(origin, &manifest, documents, options)?;
             plan.names = names;
             plan.target = Some(entry.clone());
@@ -102,14 +107,16 @@ fn oci_plans(origin: &Origin, source: &Source, options: &LoadOptions) -> Result<
         .collect()
 }
 
-/// The one image that a name means in a registry.
-fn registry_plans(origin: &Origin, source: &Source, options: &LoadOptions) -> Result<Vec<Plan>> {
-    let (Some(entry), Source::Registry(name)) = (origin.named(), source) else { return Ok(Vec::new()) };
+/// The one image that a source means.
+fn named_plans(origin: &Origin, source: &Source, options: &LoadOptions) -> Result<Vec<Plan>> {
+    let Some(entry) = origin.named() else { return Ok(Vec::new()) };
     let wanted = options.platform.clone().unwrap_or_else(Platform::host);
     let mut documents = Vec::new();
     let manifest = choose(origin, entry, &wanted, &mut documents, 0)?;
     let mut plan = oci_plan(origin, &manifest, documents, options)?;
-    plan.names = vec![name.clone()];
+    if let Source::Registry(name) = source {
+        plan.names = vec![name.clone()];
+    }
     plan.target = Some(entry.clone());
     Ok(vec![plan])
 }
@@ -119,6 +126,12 @@ fn names_of(entry: &Descriptor) -> impl Iterator<Item = &str> {
     [FULL_NAME, REF_NAME].into_iter().filter_map(|key| entry.annotations.get(key)).map(String::as_str)
 }
 
+/// What an entry of a source's index is called.
+pub(crate) fn full_name_of(entry: &Descriptor, source: &Source) -> Option<Reference> {
+    let base = source.base_name();
+    names_of(entry).find_map(|name| full_name(name, base.as_deref()))
+}
+
 /// A whole name from an annotation: it is one where it has a slash or a colon; a tag alone takes the file's name.
 fn full_name(name: &str, base: Option<&str>) -> Option<Reference> {
     let text = if name.contains(['/', ':']) { name.to_owned() } else { format!("{}:{name}", base?) };
@@ -126,7 +139,7 @@ fn full_name(name: &str, base: Option<&str>) -> Option<Reference> {
 }
 
 /// The manifest for the platform that is wanted, through indexes, which are kept as they are.
-fn choose(
+pub(crate) fn choose(
     origin: &Origin,
     entry: &Descriptor,
     wanted: &Platform,

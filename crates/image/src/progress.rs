@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::digest::Digest;
 
-/// The layers of the image that is being loaded. Shared: the load writes, another thread looks.
+/// The layers of the image that is being loaded or sent. Shared: who does it writes, another thread looks.
 #[derive(Debug, Default)]
 pub struct Progress(Mutex<Vec<Arc<Layer>>>);
 
@@ -28,7 +28,13 @@ pub enum Stage {
     Reading(u64),
     /// It was in the store.
     Here,
-    /// It is unpacked.
+    /// It was where it is sent to.
+    There,
+    /// The registry that it is sent to took it from another repository.
+    Mounted,
+    /// It is compressed to be sent.
+    Compressing,
+    /// It is unpacked, or sent.
     Done,
 }
 
@@ -70,6 +76,22 @@ impl Progress {
         if let Some(layer) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(at) {
             *layer.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
             layer.read.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Another blob is sent in place of a layer: the layer, compressed.
+    pub(crate) fn replace(&self, at: usize, digest: Digest, size: u64) {
+        if let Some(layer) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(at) {
+            let (read, stage) = (AtomicU64::new(0), Mutex::new(Stage::Waiting));
+            *layer = Arc::new(Layer { digest, size, read, stage });
+        }
+    }
+
+    /// A layer is sent from byte `offset` on.
+    pub(crate) fn go_on(&self, at: usize, offset: u64) {
+        if let Some(layer) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(at) {
+            *layer.stage.lock().unwrap_or_else(PoisonError::into_inner) = Stage::Reading(offset);
+            layer.read.store(offset, Ordering::Relaxed);
         }
     }
 

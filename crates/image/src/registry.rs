@@ -6,6 +6,7 @@ mod download;
 mod http;
 mod names;
 mod trust;
+mod upload;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,8 +20,9 @@ use crate::oci::{Descriptor, media};
 use crate::reference::Reference;
 use authorization::Authorizer;
 pub use credentials::{AuthFiles, Credentials};
-pub(crate) use download::{Download, Partial};
+pub(crate) use download::{Download, Partial, Stream};
 use http::{Call, Server};
+pub(crate) use upload::Sent;
 
 /// The host that answers for `docker.io`.
 const DOCKER_IO: &str = "registry-1.docker.io";
@@ -191,15 +193,31 @@ fn server(
 }
 
 impl Repository {
-    /// Finds out how the registry of `reference` wants to be talked to, and logs in.
+    /// Finds out how the registry of `reference` wants to be talked to.
     pub(crate) fn open(reference: &Reference, access: &Access) -> Result<Arc<Self>> {
+        let (_, path) = reference.name().split_once('/').unwrap_or((reference.name(), ""));
+        Self::open_for(reference, access, vec![format!("repository:{path}:pull")])
+    }
+
+    /// The same to send something there. Blobs may be mounted from the repositories `mounted`.
+    pub(crate) fn open_to_push(
+        reference: &Reference,
+        access: &Access,
+        mounted: &[String],
+    ) -> Result<Arc<Self>> {
+        let (_, path) = reference.name().split_once('/').unwrap_or((reference.name(), ""));
+        let mut scopes = vec![format!("repository:{path}:pull,push")];
+        scopes.extend(mounted.iter().map(|path| format!("repository:{path}:pull")));
+        Self::open_for(reference, access, scopes)
+    }
+
+    fn open_for(reference: &Reference, access: &Access, scopes: Vec<String>) -> Result<Arc<Self>> {
         let (registry, path) = reference.name().split_once('/').unwrap_or((reference.name(), ""));
         let in_registry = |fault| Error::Registry { registry: registry.to_owned(), fault };
         let credentials = match &access.credentials {
             Some(given) => Some(given.clone()),
             None => access.logins.find(reference.name())?,
         };
-        let scopes = vec![format!("repository:{path}:pull")];
         let server = server(registry, access, credentials, scopes).map_err(in_registry)?;
         Ok(Arc::new(Self { server, registry: registry.to_owned(), path: path.to_owned() }))
     }

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result, system};
+use crate::freight::{Elsewhere, Payload};
 use crate::load::LoadOptions;
 use crate::oci::Descriptor;
 use crate::reference::Reference;
@@ -47,6 +48,8 @@ pub enum Source {
         /// Only this image of it.
         tag: Option<String>,
     },
+    /// `dir:DIR`: the files of one image, as `skopeo copy` writes them.
+    Directory(PathBuf),
     /// `docker://NAME` or a name: an image of a registry.
     Registry(Reference),
     /// A file, or `-` for the standard input, whose bytes tell what it is; or a directory with an OCI layout.
@@ -78,19 +81,22 @@ impl FromStr for Source {
             let (path, tag) = parts(rest);
             return Ok(Self::DockerArchive { path, tag });
         }
+        if let Some(path) = text.strip_prefix("dir:") {
+            return Ok(Self::Directory(PathBuf::from(path)));
+        }
         Ok(Self::Any(PathBuf::from(text)))
     }
 }
 
 impl Source {
     /// The path of a source that has one.
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         match self {
             Self::Registry(_) => Path::new(""),
             Self::OciDirectory { path, .. }
             | Self::OciArchive { path, .. }
             | Self::DockerArchive { path, .. } => path,
-            Self::Any(path) => path,
+            Self::Directory(path) | Self::Any(path) => path,
         }
     }
 
@@ -99,7 +105,7 @@ impl Source {
             Self::OciDirectory { tag, .. }
             | Self::OciArchive { tag, .. }
             | Self::DockerArchive { tag, .. } => tag.as_deref(),
-            Self::Registry(_) | Self::Any(_) => None,
+            Self::Registry(_) | Self::Directory(_) | Self::Any(_) => None,
         }
     }
 
@@ -131,6 +137,10 @@ pub(crate) struct Origin {
     pub(crate) name: String,
     pub(crate) layout: Layout,
     files: Files,
+    /// What the source means, and its bytes, where it means one thing.
+    named: Option<(Descriptor, Vec<u8>)>,
+    /// What has the blobs that are not among the files.
+    elsewhere: Option<Arc<Elsewhere>>,
 }
 
 /// Where the bytes of a layer are.
@@ -147,17 +157,15 @@ pub(crate) enum Layout {
     Oci,
     /// `manifest.json`.
     Docker,
-    /// The registry's own answer to a name.
-    Registry,
+    /// One manifest or index, which the source itself means: a registry's answer to a name, `manifest.json` of a `dir:`.
+    Named,
 }
 
 enum Files {
-    Registry {
-        repository: Arc<Repository>,
-        /// What the name means, and its bytes.
-        named: (Descriptor, Vec<u8>),
-    },
+    Registry(Arc<Repository>),
     Directory(OwnedFd),
+    /// A `dir:`: blobs by their hexadecimal digits.
+    Hex(OwnedFd),
     /// An uncompressed tar archive: where each file's bytes are.
     Archive {
         file: Arc<OwnedFd>,
@@ -174,13 +182,16 @@ impl Origin {
             return Self::ask(name, reference, &options.access);
         }
         let files = match open_source(source.path())? {
+            Opened::Directory(dir) if matches!(source, Source::Directory(_)) => {
+                return Self::of_directory(name, dir);
+            }
             Opened::Directory(dir) => Files::Directory(dir),
             Opened::File(file) => {
                 let file = Arc::new(seekable(file, &name, spool, limits)?);
                 Files::Archive { extents: index(&file, &name)?, file }
             }
         };
-        let mut origin = Self { name, layout: Layout::Oci, files };
+        let mut origin = Self::new(name, Layout::Oci, files);
         let (oci, docker) = (origin.has("index.json"), origin.has("manifest.json"));
         origin.layout = match source {
             Source::OciDirectory { .. } | Source::OciArchive { .. } if oci => Layout::Oci,
@@ -193,9 +204,14 @@ impl Origin {
             }
             Source::DockerArchive { .. } => return Err(origin.no_image("it has no manifest.json")),
             Source::Any(_) => return Err(origin.no_image("it has neither index.json nor manifest.json")),
-            Source::Registry(_) => Layout::Registry,
+            Source::Directory(_) => return Err(origin.no_image("it is no directory")),
+            Source::Registry(_) => Layout::Named,
         };
         Ok(origin)
+    }
+
+    fn new(name: String, layout: Layout, files: Files) -> Self {
+        Self { name, layout, files, named: None, elsewhere: None }
     }
 
     fn ask(name: String, reference: &Reference, access: &Access) -> Result<Self> {
@@ -208,15 +224,40 @@ impl Origin {
             let blob = format!("the manifest of {name}");
             return Err(Error::DigestMismatch { blob, expected, found: named.0.digest });
         }
-        Ok(Self { name, layout: Layout::Registry, files: Files::Registry { repository, named } })
+        Ok(Self { named: Some(named), ..Self::new(name, Layout::Named, Files::Registry(repository)) })
     }
 
-    /// What the name means, if this is a registry.
+    fn of_directory(name: String, directory: OwnedFd) -> Result<Self> {
+        let mut origin = Self::new(name, Layout::Named, Files::Hex(directory));
+        let bytes = match origin.document("manifest.json") {
+            Err(Error::Missing { .. }) => return Err(origin.no_image("it has no manifest.json")),
+            other => other?,
+        };
+        let descriptor = Descriptor::of(&bytes, &crate::freight::media_type(&bytes));
+        origin.named = Some((descriptor, bytes));
+        Ok(origin)
+    }
+
+    /// The store's own blobs, of which `descriptor` is meant. `elsewhere` has those of layers that are here only unpacked.
+    pub(crate) fn of_store(
+        name: &str,
+        root: &Path,
+        descriptor: &Descriptor,
+        elsewhere: Option<Arc<Elsewhere>>,
+    ) -> Result<Self> {
+        let Opened::Directory(dir) = open_source(root)? else {
+            return Err(Error::NotAnArchive { source_name: shown(root), reason: "it is no directory" });
+        };
+        let mut origin =
+            Self { elsewhere, ..Self::new(name.to_owned(), Layout::Named, Files::Directory(dir)) };
+        let bytes = origin.document_blob(descriptor)?;
+        origin.named = Some((descriptor.clone(), bytes));
+        Ok(origin)
+    }
+
+    /// What the source means, if that is one thing.
     pub(crate) fn named(&self) -> Option<&Descriptor> {
-        match &self.files {
-            Files::Registry { named, .. } => Some(&named.0),
-            _ => None,
-        }
+        self.named.as_ref().map(|(descriptor, _)| descriptor)
     }
 
     pub(crate) fn no_image(&self, reason: &'static str) -> Error {
@@ -231,13 +272,13 @@ impl Origin {
     pub(crate) fn file(&self, name: &str) -> Result<Range> {
         let missing = || Error::Missing { source_name: self.name.clone(), name: name.to_owned() };
         match &self.files {
-            Files::Registry { .. } => Err(missing()),
+            Files::Registry(_) => Err(missing()),
             Files::Archive { file, extents } => {
                 let path = name.strip_prefix("./").unwrap_or(name);
                 let (offset, length) = *extents.get(path.as_bytes()).ok_or_else(missing)?;
                 Ok(Range { file: Arc::clone(file), offset, length })
             }
-            Files::Directory(dir) => {
+            Files::Directory(dir) | Files::Hex(dir) => {
                 let flags = OFlags::RDONLY | OFlags::NONBLOCK;
                 let file = kernel::fs::open_inside(dir.as_fd(), Path::new(name), flags).map_err(|errno| {
                     if errno == Errno::NOENT {
@@ -257,20 +298,43 @@ impl Origin {
 
     /// The bytes of a layer. Those of files have the length that is expected.
     pub(crate) fn layer(&self, descriptor: &Descriptor) -> Result<Bytes> {
-        if let Files::Registry { repository, .. } = &self.files {
-            return Ok(Bytes::Remote(Arc::clone(repository)));
+        Ok(match self.payload(descriptor)? {
+            Payload::Remote(repository) => Bytes::Remote(repository),
+            Payload::File(range) => Bytes::Local(range),
+            Payload::Bytes(_) | Payload::Elsewhere(_) => {
+                unreachable!("only what is copied out of the store is elsewhere or in memory")
+            }
+        })
+    }
+
+    /// Where the bytes of a blob are, which have the length that is expected where they are in a file.
+    pub(crate) fn payload(&self, descriptor: &Descriptor) -> Result<Payload> {
+        if let Files::Registry(repository) = &self.files {
+            return Ok(Payload::Remote(Arc::clone(repository)));
         }
-        let range = self.blob(descriptor.digest)?;
+        let range = match (self.blob(descriptor.digest), &self.elsewhere) {
+            (Err(Error::Missing { .. }), Some(elsewhere)) => {
+                return Ok(Payload::Elsewhere(Arc::clone(elsewhere)));
+            }
+            (found, _) => found?,
+        };
         if range.length != descriptor.size {
             let blob = format!("layer {}", descriptor.digest);
             return Err(Error::SizeMismatch { blob, expected: descriptor.size, found: range.length });
         }
-        Ok(Bytes::Local(range))
+        Ok(Payload::File(range))
     }
 
     /// The bytes of the blob with this digest.
     fn blob(&self, digest: Digest) -> Result<Range> {
-        self.file(&format!("blobs/sha256/{}", digest.hex())).map_err(|error| match error {
+        let hex = digest.hex();
+        let found = match &self.files {
+            Files::Hex(_) => {
+                self.file(&hex).or_else(|error| self.file(&format!("{hex}.manifest.json")).map_err(|_| error))
+            }
+            _ => self.file(&format!("blobs/sha256/{hex}")),
+        };
+        found.map_err(|error| match error {
             Error::Missing { source_name, .. } => {
                 Error::Missing { source_name, name: format!("blob {digest}") }
             }
@@ -288,13 +352,14 @@ impl Origin {
         let Descriptor { digest, size, .. } = *descriptor;
         let name = format!("blob {digest}");
         let too_long = || Error::DocumentTooLong { name: name.clone(), size, limit: DOCUMENT_MAX };
-        let bytes = match &self.files {
-            Files::Registry { named, .. } if named.0.digest == digest => named.1.clone(),
-            Files::Registry { .. } if size > DOCUMENT_MAX => return Err(too_long()),
-            Files::Registry { repository, .. } if descriptor.is_manifest() => {
+        let named = self.named.as_ref().filter(|(named, _)| named.digest == digest);
+        let bytes = match (&self.files, named) {
+            (_, Some((_, bytes))) => bytes.clone(),
+            (Files::Registry(_), None) if size > DOCUMENT_MAX => return Err(too_long()),
+            (Files::Registry(repository), None) if descriptor.is_manifest() => {
                 repository.manifest(&digest.to_string())?.1
             }
-            Files::Registry { repository, .. } => repository.document(descriptor)?,
+            (Files::Registry(repository), None) => repository.document(descriptor)?,
             _ => read_document(self.blob(digest)?, &name)?,
         };
         if bytes.len() as u64 != size {

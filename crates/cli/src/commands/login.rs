@@ -25,19 +25,9 @@ pub struct Registry {
 impl Registry {
     /// What was typed; `login` is NAME:PASSWORD.
     pub fn access(&self, login: Option<&str>) -> Result<Access, Error> {
-        let credentials = login.map(|text| match text.split_once(':') {
-            Some((user, password)) if !user.is_empty() => {
-                Ok(Credentials::Password { user: user.to_owned(), password: password.to_owned() })
-            }
-            _ => Err(Error::new(
-                "--creds cannot be understood",
-                Some("it has no colon between a name and a password".to_owned()),
-                Some("write --creds NAME:PASSWORD, or log in: coracle login".to_owned()),
-            )),
-        });
         Ok(Access {
             logins: self.logins(),
-            credentials: credentials.transpose()?,
+            credentials: login.map(|text| credentials("--creds", text)).transpose()?,
             certificates: self.cert_dir.clone(),
             verify: self.tls_verify,
         })
@@ -46,6 +36,20 @@ impl Registry {
     /// Where logins are kept.
     pub fn logins(&self) -> AuthFiles {
         self.authfile.clone().map_or_else(AuthFiles::of_this_user, AuthFiles::only)
+    }
+}
+
+/// NAME:PASSWORD, as an option has it.
+pub fn credentials(option: &str, text: &str) -> Result<Credentials, Error> {
+    match text.split_once(':') {
+        Some((user, password)) if !user.is_empty() => {
+            Ok(Credentials::Password { user: user.to_owned(), password: password.to_owned() })
+        }
+        _ => Err(Error::new(
+            format!("{option} cannot be understood"),
+            Some("it has no colon between a name and a password".to_owned()),
+            Some(format!("write {option} NAME:PASSWORD, or log in: coracle login")),
+        )),
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod anatomy;
 pub mod archive;
+pub mod copy;
 pub mod images;
 pub mod import;
 pub mod inspect;
@@ -11,8 +12,10 @@ pub mod login;
 pub mod logout;
 pub mod ps;
 pub mod pull;
+pub mod push;
 pub mod rm;
 pub mod rmi;
 pub mod run;
+pub mod save;
 pub mod stop;
 pub mod tag;

@@ -180,7 +180,7 @@ fn what_cannot_be_done_is_said() {
 fn the_help_is_as_kept() {
     let coracle = Coracle::new();
     let mut help = String::new();
-    for verb in ["images", "import", "inspect", "load", "pull", "rmi", "tag"] {
+    for verb in ["copy", "images", "import", "inspect", "load", "pull", "push", "rmi", "save", "tag"] {
         let mut command = coracle.command(&[verb, "--help"]);
         command.env_remove("COLUMNS");
         help.push_str(&format!("$ coracle {verb} --help\n"));

@@ -25,12 +25,18 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
 /// The blob as it is read.
 pub(crate) struct Download {
+    file: File,
+    /// How much of the file was there before, and how much of that has been read.
+    had: u64,
+    read: u64,
+    rest: Stream,
+}
+
+/// A blob's bytes as they come from a registry. A connection that is cut is made again from there on.
+pub(crate) struct Stream {
     repository: Arc<Repository>,
     digest: Digest,
     size: u64,
-    file: File,
-    /// How much of the file was there before, and how much has been read.
-    had: u64,
     read: u64,
     body: Option<BodyReader<'static>>,
     failures: u32,
@@ -80,20 +86,27 @@ impl Download {
             Ok(_) | Err(Errno::NOENT) => return Ok(None),
             Err(errno) => return Err(system("stat", path)(errno)),
         }
-        let Descriptor { digest, size, .. } = *descriptor;
         // More than the whole is not the blob.
-        let had = if opened.st_size as u64 > size { 0 } else { opened.st_size as u64 };
+        let had = if opened.st_size as u64 > descriptor.size { 0 } else { opened.st_size as u64 };
         file.set_len(had)?;
         file.seek(SeekFrom::Start(0))?;
         // Both are one open file, whose lock ends with the last of them.
         let partial = Partial { path: path.to_owned(), _lock: file.try_clone()? };
-        let repository = Arc::clone(repository);
-        Ok(Some((Self { repository, digest, size, file, had, read: 0, body: None, failures: 0 }, partial)))
+        let rest = Stream::new(repository, descriptor, had);
+        Ok(Some((Self { file, had, read: 0, rest }, partial)))
     }
 
     /// How many bytes were there before.
     pub(crate) fn resumed(&self) -> u64 {
         self.had
+    }
+}
+
+impl Stream {
+    /// From byte `offset` on. Nothing is asked yet.
+    pub(crate) fn new(repository: &Arc<Repository>, descriptor: &Descriptor, offset: u64) -> Self {
+        let Descriptor { digest, size, .. } = *descriptor;
+        Self { repository: Arc::clone(repository), digest, size, read: offset, body: None, failures: 0 }
     }
 
     fn connect(&mut self) -> http::Result<&mut BodyReader<'static>> {
@@ -108,7 +121,6 @@ impl Download {
         }
     }
 
-    /// Bytes from the registry. A connection that is cut is made again from there on.
     fn fetch(&mut self, buffer: &mut [u8]) -> http::Result<usize> {
         let left = usize::try_from(self.size - self.read).unwrap_or(usize::MAX);
         let wanted = buffer.len().min(left);
@@ -136,24 +148,28 @@ impl Download {
     }
 }
 
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.read >= self.size {
+            return Ok(0);
+        }
+        let count = self.fetch(buffer).map_err(|fault| io::Error::other(self.repository.error(fault)))?;
+        self.read += count as u64;
+        Ok(count)
+    }
+}
+
 impl Read for Download {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = if self.read < self.had {
+        if self.read < self.had {
             let left = usize::try_from(self.had - self.read).unwrap_or(usize::MAX);
             let wanted = buffer.len().min(left);
-            match self.file.read(&mut buffer[..wanted])? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                count => count,
-            }
-        } else if self.read < self.size {
-            let fetched = self.fetch(buffer);
-            let count = fetched.map_err(|fault| io::Error::other(self.repository.error(fault)))?;
-            self.file.write_all(&buffer[..count])?;
-            count
-        } else {
-            0
-        };
-        self.read += count as u64;
+            let count = self.file.read(&mut buffer[..wanted])?;
+            self.read += count as u64;
+            return if count == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(count) };
+        }
+        let count = self.rest.read(buffer)?;
+        self.file.write_all(&buffer[..count])?;
         Ok(count)
     }
 }

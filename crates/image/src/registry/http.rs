@@ -1,6 +1,6 @@
 //! HTTP to one registry: TLS, time limits, authorization, and patience with what passes.
 
-use std::io::Read as _;
+use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,9 +21,10 @@ const CONNECT: Duration = Duration::from_secs(15);
 const SILENCE: Duration = Duration::from_secs(60);
 /// How often something is asked that may be better a moment later.
 pub(super) const ATTEMPTS: u32 = 5;
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// A registry that wants a longer pause gets an error instead.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const REDIRECTS_MAX: u32 = 5;
 /// As many addresses of one host are tried: what ureq has room for.
 const ADDRESSES_MAX: usize = 16;
 /// The most bytes of an answer that is no blob.
@@ -31,18 +32,53 @@ const ANSWER_MAX: u64 = 4 << 20;
 
 pub(super) type Result<T> = std::result::Result<T, Fault>;
 
-/// What is asked; `body` is sent again where it is asked again.
+/// What is asked; its content is sent again where it is asked again.
 pub(super) struct Call<'a> {
     pub(super) method: Method,
     /// Absolute.
     pub(super) url: &'a str,
     pub(super) headers: Vec<(header::HeaderName, String)>,
-    pub(super) body: &'a [u8],
+    pub(super) content: Content<'a>,
+}
+
+/// What is sent with a POST, PATCH or PUT.
+#[derive(Clone, Copy)]
+pub(super) enum Content<'a> {
+    Bytes(&'a [u8]),
+    /// So many bytes, which are opened each time that they are sent.
+    Stream(u64, &'a Open<'a>),
+}
+
+type Open<'a> = dyn Fn() -> std::io::Result<Box<dyn Read + Send + 'a>> + 'a;
+
+impl<'a> Content<'a> {
+    fn length(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Stream(length, _) => *length,
+        }
+    }
+
+    fn open(&self) -> std::io::Result<Box<dyn Read + Send + 'a>> {
+        match *self {
+            Self::Bytes(bytes) => Ok(Box::new(bytes)),
+            Self::Stream(_, open) => open(),
+        }
+    }
 }
 
 impl<'a> Call<'a> {
     pub(super) fn new(method: Method, url: &'a str) -> Self {
-        Self { method, url, headers: Vec::new(), body: &[] }
+        Self { method, url, headers: Vec::new(), content: Content::Bytes(&[]) }
+    }
+
+    pub(super) fn sending(mut self, content: Content<'a>) -> Self {
+        self.content = content;
+        self
+    }
+
+    fn has_content(&self) -> bool {
+        matches!(self.method, Method::PUT | Method::POST | Method::PATCH)
     }
 
     pub(super) fn with(mut self, name: header::HeaderName, value: impl Into<String>) -> Self {
@@ -93,19 +129,33 @@ impl Server {
         unreachable!("the loop ends by returning")
     }
 
-    fn send_authorized(&self, call: &Call<'_>) -> Result<Response<Body>> {
+    /// Asks once. 401 leads to a token or a login once; what has content follows to where it is sent on as what it is, and takes no login
+    /// along to another host.
+    pub(super) fn send_authorized(&self, call: &Call<'_>) -> Result<Response<Body>> {
+        let mut url = call.url.to_owned();
+        for _ in 0..REDIRECTS_MAX {
+            let answer = self.send_to(call, &url)?;
+            if !call.has_content() || !matches!(answer.status().as_u16(), 307 | 308) {
+                return Ok(answer);
+            }
+            url = location(&answer)?;
+        }
+        Err(Fault::malformed("it sends from one address to the next without end".to_owned()))
+    }
+
+    fn send_to(&self, call: &Call<'_>, url: &str) -> Result<Response<Body>> {
         let known = self.authorization();
-        let answer = self.send_once(call, known.as_deref(), SendBody::from_reader(&mut &*call.body))?;
+        let answer = self.send_once(call, url, known.as_deref())?;
         // What another host says to which we were sent on is no question of ours.
         let asks = answer.status() == StatusCode::UNAUTHORIZED && self.is_own(&answer.get_uri().to_string());
-        if !asks || !self.is_own(call.url) {
+        if !asks || !self.is_own(url) {
             return Ok(answer);
         }
         if !self.authorize(&answer, known.as_deref())? {
             return Ok(answer);
         }
         let now = self.authorization();
-        self.send_once(call, now.as_deref(), SendBody::from_reader(&mut &*call.body))
+        self.send_once(call, url, now.as_deref())
     }
 
     /// Whether it answers to the protocol's first question by TLS, whatever the answer. What is only slow is not taken for one that
@@ -119,26 +169,27 @@ impl Server {
         }
     }
 
-    fn send_once(
-        &self,
-        call: &Call<'_>,
-        authorization: Option<&str>,
-        body: SendBody<'_>,
-    ) -> Result<Response<Body>> {
-        let mut request = Request::builder().method(call.method.clone()).uri(call.url);
+    fn send_once(&self, call: &Call<'_>, url: &str, authorization: Option<&str>) -> Result<Response<Body>> {
+        let mut request = Request::builder().method(call.method.clone()).uri(url);
         for (name, value) in &call.headers {
             request = request.header(name, value);
         }
-        if let Some(value) = authorization.filter(|_| self.is_own(call.url)) {
+        if let Some(value) = authorization.filter(|_| self.is_own(url)) {
             request = request.header(header::AUTHORIZATION, value);
         }
         let bad = |error: ureq::http::Error| Fault::malformed(error.to_string());
-        let answer = if matches!(call.method, Method::PUT | Method::POST | Method::PATCH) {
-            self.agent.run(request.body(body).map_err(bad)?)
-        } else {
-            self.agent.run(request.body(()).map_err(bad)?)
-        };
-        answer.map_err(fault)
+        if !call.has_content() {
+            return self.agent.run(request.body(()).map_err(bad)?).map_err(fault);
+        }
+        let mut reader = call.content.open().map_err(|error| io_fault(&error))?;
+        let request = request
+            .header(header::CONTENT_LENGTH, call.content.length())
+            .body(SendBody::from_reader(&mut reader))
+            .map_err(bad)?;
+        // The library would ask anew without the content.
+        let request =
+            self.agent.configure_request(request).max_redirects(0).max_redirects_will_error(false).build();
+        self.agent.run(request).map_err(fault)
     }
 
     /// Gets what the registry's challenge asks for. Not, where that was tried already: `used` is what it just refused.
@@ -184,7 +235,7 @@ pub(super) fn agent(host: &str, tls: TlsConfig) -> Agent {
     let config = if is_on_this_machine(host) { config.proxy(None) } else { config };
     let config = config
         .http_status_as_error(false)
-        .max_redirects(5)
+        .max_redirects(REDIRECTS_MAX)
         .redirect_auth_headers(RedirectAuthHeaders::Never)
         .user_agent(concat!("coracle/", env!("CARGO_PKG_VERSION")))
         .timeout_connect(Some(CONNECT))
@@ -232,8 +283,33 @@ pub(super) fn is_passing(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
 }
 
+/// Where an answer leads: absolute, or relative to what was asked. Not from TLS to none.
+pub(super) fn location(answer: &Response<Body>) -> Result<String> {
+    let bad = |what: &str| Fault::malformed(format!("it leads {what}"));
+    let value = answer.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
+    let value = value.map(str::trim).filter(|value| !value.is_empty()).ok_or_else(|| bad("nowhere"))?;
+    let asked = answer.get_uri();
+    let (scheme, host) =
+        (asked.scheme_str().unwrap_or("https"), asked.authority().map_or("", |host| host.as_str()));
+    let found = if value.contains("://") {
+        value.to_owned()
+    } else if value.starts_with("//") {
+        format!("{scheme}:{value}")
+    } else if value.starts_with('/') {
+        format!("{scheme}://{host}{value}")
+    } else {
+        let directory = asked.path().rsplit_once('/').map_or("", |(directory, _)| directory);
+        format!("{scheme}://{host}{directory}/{value}")
+    };
+    match found.parse::<Uri>().ok().as_ref().and_then(Uri::scheme_str) {
+        Some("http") if scheme == "https" => Err(bad("from TLS to a connection without")),
+        Some("http" | "https") => Ok(found),
+        _ => Err(bad("to no address")),
+    }
+}
+
 /// Seconds that the server wants to be left alone. A date, the other form, is left to our own pauses.
-fn retry_after(answer: &Response<Body>) -> Option<Duration> {
+pub(super) fn retry_after(answer: &Response<Body>) -> Option<Duration> {
     let seconds = answer.headers().get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
 }
