@@ -15,8 +15,12 @@ mod anatomy;
 mod apparmor;
 #[path = "suite/cdi.rs"]
 mod cdi;
+#[path = "suite/copy.rs"]
+mod copy;
 #[path = "suite/coracle.rs"]
 mod coracle;
+#[path = "suite/dockerd.rs"]
+mod dockerd;
 #[path = "suite/errors.rs"]
 mod errors;
 #[path = "suite/explain.rs"]
@@ -49,6 +53,8 @@ mod rootless;
 mod run;
 #[path = "suite/running.rs"]
 mod running;
+#[path = "suite/save.rs"]
+mod save;
 #[path = "suite/security.rs"]
 mod security;
 #[path = "suite/systemd.rs"]

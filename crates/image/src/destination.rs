@@ -400,7 +400,8 @@ fn docker_entry(freight: &Freight, root: &Root) -> Result<Value> {
         let reason = "a docker archive holds nothing but images of root file systems";
         return Err(Error::NoSuchForm { digest: other.digest, reason });
     }
-    let names: Vec<String> = root.names.iter().map(Reference::to_string).collect();
+    // Whole names: podman takes short ones for its own `localhost/`.
+    let names: Vec<String> = root.names.iter().map(Reference::canonical).collect();
     let layers: Vec<String> = layers.iter().map(|layer| blob_name(layer.digest)).collect();
     Ok(json!({ "Config": blob_name(config.digest), "RepoTags": names, "Layers": layers }))
 }

@@ -91,6 +91,8 @@ impl Store {
             describe(&mut plan, &layers);
         }
         let record = self.commit(&plan, &layers, &place, staging)?;
+        // The same image may come once more, under another name.
+        fs_err::remove_dir_all(&place)?;
         Ok(Loaded { names: plan.names, id: record.id })
     }
 

@@ -1,5 +1,6 @@
 //! `push`: against docker-registry, and against a registry that misbehaves in the middle of it.
 
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -22,6 +23,15 @@ pub fn refused(coracle: &Coracle, args: &[&str], words: &[&str]) {
     words.iter().for_each(|word| assert!(ran.err.contains(word), "{word:?} in: {}", ran.err));
     let said: Vec<&str> = ran.err.lines().skip_while(|line| !line.starts_with("error:")).collect();
     assert_eq!(said.len(), 3, "what failed, because of what, what to do: {}", ran.err);
+}
+
+/// Whether a program of another's is here; where it is not, that is said.
+pub fn has(program: &str, test: &str) -> bool {
+    let is_there = ["/usr/bin", "/usr/sbin"].iter().any(|place| Path::new(place).join(program).exists());
+    if !is_there {
+        println!("SKIP: {program}::{test}: {program} is not installed here");
+    }
+    is_there
 }
 
 /// What another program says; it succeeds.
@@ -83,7 +93,7 @@ fn what_is_pushed_is_read_by_others_with_the_same_digests() {
     back.ok(&["pull", "-q", &other]);
     assert_eq!(back.ok(&["inspect", "-f", "{{.Id}}", &other]), id);
     assert_eq!(back.ok(&["run", "--rm", "--pull", "never", &other, "echo", "hello"]), "hello\n");
-    if crate::coracle::is_root() {
+    if crate::coracle::is_root() && has("podman", test) {
         let podman = |args: &[&str]| {
             let mut podman = Command::new("podman");
             podman.arg("--root").arg(back.directory().join("podman"));
@@ -209,6 +219,84 @@ fn pushed(answer: impl Fn(&Asked) -> Option<Answer> + Send + Sync + 'static) -> 
 
 fn chunks(registry: &Fake) -> Vec<Option<(u64, u64)>> {
     registry.asked("").iter().filter(|asked| is_chunk(asked)).map(|asked| asked.chunk).collect()
+}
+
+/// Section "Push" of the distribution specification 1.1, point by point.
+#[test]
+fn a_push_keeps_to_the_specification() {
+    let registry = pushed(|_| None);
+    let asked = registry.asked("");
+    let of = |method: &str| asked.iter().filter(|one| one.method == method).cloned().collect::<Vec<_>>();
+    // Blobs are asked for first, and an upload begins with nothing in it.
+    assert_eq!(of("HEAD").len(), 2, "{asked:?}");
+    assert!(
+        of("POST").iter().all(|one| one.path == "/v2/app/blobs/uploads/" && one.length == 0),
+        "{asked:?}"
+    );
+    // A chunk says what part of the blob it is, both ends included, and how long.
+    let [chunk] = &of("PATCH")[..] else { panic!("{asked:?}") };
+    assert_eq!((chunk.chunk, chunk.length), (Some((0, layer().1 as u64 - 1)), layer().1));
+    assert_eq!(chunk.kind, "application/octet-stream");
+    // What ends an upload names the digest; the small blob comes with it, of the other one nothing is left to send.
+    let ends: Vec<Asked> = of("PUT").into_iter().filter(|one| one.path.contains("/uploads/")).collect();
+    let mut lengths: Vec<usize> = ends.iter().map(|one| one.length).collect();
+    lengths.sort();
+    assert!(lengths[0] == 0 && lengths[1] < 1000 && lengths.len() == 2, "{ends:?}");
+    assert!(
+        ends.iter().all(|one| one.path.contains("?digest=sha256:") && one.kind == "application/octet-stream")
+    );
+    // The manifest is the last, is called by its tag, and says what it is.
+    let last = asked.last().unwrap();
+    assert_eq!((last.method.as_str(), last.path.as_str()), ("PUT", "/v2/app/manifests/latest"));
+    assert_eq!(last.kind, "application/vnd.oci.image.manifest.v1+json");
+    assert!(of("DELETE").is_empty() && of("GET").iter().all(|one| one.path == "/v2/"), "{asked:?}");
+
+    // An address may be absolute, relative to the host or to what was asked, and have a query of its own.
+    for (begin, end) in
+        [("http://HOST/v2/app/blobs/uploads/", ""), ("/v2/app/blobs/uploads/", ""), ("", "?state=a%2Fb")]
+    {
+        let is_end = move |one: &Asked| one.method == "PUT" && one.path.contains("/uploads/x");
+        let own = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
+        let host = std::sync::Arc::clone(&own);
+        let registry = Fake::start(move |one| match one.method.as_str() {
+            "POST" => {
+                let to = format!("{}x{end}", begin.replace("HOST", &host.lock().unwrap()));
+                Answer::Other(202, vec![("Location", to)], Vec::new())
+            }
+            "PATCH" => Answer::Other(202, Vec::new(), Vec::new()),
+            _ if is_end(one) => Answer::Other(201, Vec::new(), Vec::new()),
+            _ => Answer::Honest,
+        });
+        own.lock().unwrap().clone_from(&registry.host);
+        with_compressed().ok(&["push", "-q", "busybox", &registry.image()]);
+        let ends: Vec<Asked> = registry.asked("").into_iter().filter(|one| is_end(one)).collect();
+        let query = if end.is_empty() { "?" } else { "?state=a%2Fb&" };
+        assert!(
+            ends.len() == 2
+                && ends
+                    .iter()
+                    .all(|one| one.path.starts_with(&format!("/v2/app/blobs/uploads/x{query}digest=")))
+        );
+    }
+
+    // Mounting is one question; a registry that does not mount begins an upload in its answer, or knows nothing of it.
+    for (status, posts) in [(201, 2), (202, 2), (405, 4)] {
+        let registry = Fake::start(move |one| {
+            let is_mount = one.path.contains("?mount=sha256:") && one.path.ends_with("&from=other%2Fapp");
+            if is_mount && status != 202 {
+                Answer::Other(status, Vec::new(), Vec::new())
+            } else {
+                Answer::Honest
+            }
+        });
+        let coracle = with_compressed();
+        coracle.ok(&["tag", "busybox", &format!("{}/other/app", registry.host)]);
+        coracle.ok(&["push", "-q", "busybox", &registry.image()]);
+        let asked = registry.asked("");
+        assert_eq!(asked.iter().filter(|one| one.method == "POST").count(), posts, "{status}: {asked:?}");
+        assert_eq!(registry.pushed(&layer().0).is_some(), status != 201, "{status}");
+        assert_eq!(registry.pushed("latest").unwrap(), manifest());
+    }
 }
 
 #[test]

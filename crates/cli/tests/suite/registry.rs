@@ -156,8 +156,9 @@ pub struct Asked {
     pub authorization: Option<String>,
     /// The bytes of a chunk as its header has them: the first one's number and the last one's.
     pub chunk: Option<(u64, u64)>,
-    /// The content's length.
+    /// The content's length and kind.
     pub length: usize,
+    pub kind: String,
     /// How often this was asked before.
     pub before: usize,
 }
@@ -188,6 +189,7 @@ struct Pushed {
     things: HashMap<String, Vec<u8>>,
     /// By their addresses.
     uploads: HashMap<String, Vec<u8>>,
+    begun: usize,
     kinds: HashMap<String, String>,
 }
 
@@ -275,16 +277,16 @@ fn serve(
         authorization: None,
         chunk: None,
         length: 0,
+        kind: String::new(),
         before: 0,
     };
-    let mut kind = String::new();
     while let Some(line) = next().filter(|line| !line.is_empty()) {
         let (name, value) = line.split_once(": ").unwrap_or((&line, ""));
         match name.to_ascii_lowercase().as_str() {
             "range" => asked.range = value.trim_start_matches("bytes=").trim_end_matches('-').parse().ok(),
             "authorization" => asked.authorization = Some(value.to_owned()),
             "content-length" => asked.length = value.parse().unwrap(),
-            "content-type" => kind = value.to_owned(),
+            "content-type" => asked.kind = value.to_owned(),
             "content-range" => {
                 let (begin, end) = value.split_once('-').unwrap();
                 asked.chunk = Some((begin.parse().unwrap(), end.parse().unwrap()));
@@ -306,7 +308,7 @@ fn serve(
         (&mut input).take(taken as u64).read_to_end(&mut content).is_ok() && content.len() == asked.length;
     // A client that leaves early is what some tests are about.
     let _ = match answer {
-        Answer::Honest if is_upload(&asked) => take(stream, &asked, (&content, &kind), pushed),
+        Answer::Honest if is_upload(&asked) => take(stream, &asked, &content, pushed),
         Answer::Cut(_) if is_upload(&asked) => {
             if let (Some(upload), false) = (pushed.lock().unwrap().uploads.get_mut(address(&asked)), came) {
                 upload.extend(content);
@@ -327,12 +329,7 @@ fn address(asked: &Asked) -> &str {
 }
 
 /// What the specification says of pushing.
-fn take(
-    mut stream: TcpStream,
-    asked: &Asked,
-    (content, kind): (&[u8], &str),
-    pushed: &Mutex<Pushed>,
-) -> std::io::Result<()> {
+fn take(mut stream: TcpStream, asked: &Asked, content: &[u8], pushed: &Mutex<Pushed>) -> std::io::Result<()> {
     let mut pushed = pushed.lock().unwrap();
     let address = address(asked).to_owned();
     let last = address.rsplit('/').next().unwrap().to_owned();
@@ -340,7 +337,8 @@ fn take(
     let (status, headers) = match (asked.method.as_str(), pushed.uploads.get_mut(&address)) {
         ("HEAD", _) => (if pushed.things.contains_key(&last) { 200 } else { 404 }, String::new()),
         ("POST", _) => {
-            let new = format!("{address}{}", asked.before);
+            let new = format!("{address}{}", pushed.begun);
+            pushed.begun += 1;
             pushed.uploads.insert(new.clone(), Vec::new());
             (202, format!("Location: {new}\r\n"))
         }
@@ -348,7 +346,7 @@ fn take(
             let digest = image::Digest::of(content).to_string();
             for name in [digest, last] {
                 pushed.things.insert(name.clone(), content.to_vec());
-                pushed.kinds.insert(name, kind.to_owned());
+                pushed.kinds.insert(name, asked.kind.clone());
             }
             (201, String::new())
         }
