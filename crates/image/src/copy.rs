@@ -114,8 +114,7 @@ impl Store {
             let _hold = self.hold()?;
             let mut freight = self.gather(from, options, staging)?;
             if freight.roots.len() > 1 {
-                let reason = "it has several images, and one can be copied at a time: name one by its tag";
-                return Err(Error::NotAnArchive { source_name: shown(from), reason });
+                return Err(Error::SeveralImages { source_name: shown(from), count: freight.roots.len() });
             }
             let destination = self.destination(from, to, &mut freight, options, staging)?;
             send(&freight, destination, options)?;

@@ -4,11 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fs_err::File;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
@@ -100,7 +102,7 @@ impl NewFiles {
 
     /// Makes a directory with those above it.
     fn make_directory(&self, path: &Path) -> Result<()> {
-        match rustix::fs::mkdir(path, rustix::fs::Mode::from_raw_mode(0o755)) {
+        match rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)) {
             Ok(()) => self.note(path),
             Err(Errno::EXIST) => {}
             Err(Errno::NOENT) if path.parent().is_some_and(|parent| parent != Path::new("")) => {
@@ -134,24 +136,18 @@ impl NewFiles {
         self.write(path, |file| Ok(file.write_all(bytes)?))
     }
 
-    /// Writes a file under another name first.
+    /// Writes a file that has its name when it is whole.
     fn write(&self, path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
         let is_new = !path.exists();
-        let temporary = temporary(path)?;
-        let written = File::create(&temporary).map_err(Error::File).and_then(|file| {
-            let mut file = BufWriter::with_capacity(256 << 10, file);
-            fill(&mut file)?;
-            file.flush()?;
-            file.get_ref().sync_all()?;
-            Ok(fs_err::rename(&temporary, path)?)
-        });
-        match written {
-            Ok(()) if is_new => self.note(path),
-            Ok(()) => {}
-            // The error that matters is the first one.
-            Err(_) => drop(fs_err::remove_file(&temporary)),
+        let (file, name) = NewName::create(path)?;
+        let mut file = BufWriter::with_capacity(256 << 10, file);
+        fill(&mut file)?;
+        file.flush()?;
+        name.give(file.get_ref())?;
+        if is_new {
+            self.note(path);
         }
-        written
+        Ok(())
     }
 
     fn keep(&self) {
@@ -168,8 +164,61 @@ impl Drop for NewFiles {
     }
 }
 
+/// The name of a file that is being written: it gets it when it is whole, in place of what had it before.
+struct NewName {
+    path: PathBuf,
+    /// The name that it has until then. None: it has none, and goes with this process.
+    temporary: Option<PathBuf>,
+}
+
+impl NewName {
+    fn create(path: &Path) -> Result<(File, Self)> {
+        let parent = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+        let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+        match rustix::fs::open(parent, flags, Mode::from_raw_mode(0o644)) {
+            Ok(file) => {
+                let file = File::from_parts(file.into(), path);
+                Ok((file, Self { path: path.to_owned(), temporary: None }))
+            }
+            // Not every file system has files without names.
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
+                let temporary = beside(path)?;
+                let file = File::create(&temporary)?;
+                Ok((file, Self { path: path.to_owned(), temporary: Some(temporary) }))
+            }
+            Err(errno) => Err(system("open", parent)(errno)),
+        }
+    }
+
+    /// Makes the file durable and gives it its name.
+    fn give(mut self, file: &File) -> Result<()> {
+        file.sync_all()?;
+        let temporary = match self.temporary.take() {
+            Some(temporary) => temporary,
+            None => {
+                let temporary = beside(&self.path)?;
+                let unnamed = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+                rustix::fs::linkat(CWD, unnamed, CWD, &temporary, AtFlags::SYMLINK_FOLLOW)
+                    .map_err(system("linkat", &temporary))?;
+                temporary
+            }
+        };
+        let renamed = fs_err::rename(&temporary, &self.path);
+        self.temporary = renamed.is_err().then_some(temporary);
+        Ok(renamed?)
+    }
+}
+
+impl Drop for NewName {
+    fn drop(&mut self) {
+        if let Some(temporary) = &self.temporary {
+            let _ = fs_err::remove_file(temporary);
+        }
+    }
+}
+
 /// A name beside `path` that nobody else takes.
-fn temporary(path: &Path) -> Result<PathBuf> {
+fn beside(path: &Path) -> Result<PathBuf> {
     let mut random = [0; 6];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
         .map_err(system("getrandom", path))?;
@@ -308,9 +357,9 @@ impl Hex {
 
 /// A tar archive of an OCI layout; with docker's list of images, a docker archive as well.
 pub(crate) struct Archive {
-    file: Mutex<Box<dyn Write + Send>>,
-    /// The name that it has until it is whole, and the one that it gets then.
-    names: Option<(PathBuf, PathBuf)>,
+    file: Mutex<BufWriter<File>>,
+    /// None where it is written as it comes.
+    name: Option<NewName>,
     tag: Option<String>,
     for_docker: bool,
 }
@@ -322,20 +371,24 @@ impl Archive {
             let kind = known.file_type();
             kind.is_fifo() || kind.is_char_device() || kind.is_block_device() || kind.is_socket()
         });
-        let (file, names): (Box<dyn Write + Send>, _) = if path == Path::new("-") {
+        let (file, name) = if path == Path::new("-") {
             let output = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)
                 .map_err(system("dup", "standard output"))?;
-            (Box::new(File::from_parts(output.into(), "standard output")), None)
+            (File::from_parts(output.into(), "standard output"), None)
         } else if is_stream {
-            (Box::new(fs_err::OpenOptions::new().write(true).open(path)?), None)
+            (fs_err::OpenOptions::new().write(true).open(path)?, None)
         } else if path.is_dir() {
             return Err(Error::NotADestination { path: path.to_owned(), reason: "it is a directory" });
         } else {
-            let temporary = temporary(path)?;
-            (Box::new(File::create(&temporary)?), Some((temporary, path.to_owned())))
+            let (file, name) = NewName::create(path)?;
+            (file, Some(name))
         };
-        let file: Box<dyn Write + Send> = Box::new(BufWriter::with_capacity(256 << 10, file));
-        Ok(Self { file: Mutex::new(file), names, tag: tag.map(str::to_owned), for_docker })
+        let mut file = BufWriter::with_capacity(256 << 10, file);
+        // Those who are not root unpack it with skopeo only where it names its directories.
+        for directory in ["blobs/", "blobs/sha256/"] {
+            file.write_all(&header(directory, 0, b'5'))?;
+        }
+        Ok(Self { file: Mutex::new(file), name, tag: tag.map(str::to_owned), for_docker })
     }
 
     fn send(&self, passage: &Passage<'_>) -> Result<Sent> {
@@ -354,7 +407,7 @@ impl Archive {
     }
 
     fn finish(self, freight: &Freight) -> Result<()> {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = self.file.into_inner().unwrap_or_else(PoisonError::into_inner);
         let mut add = |name: &str, bytes: &[u8]| -> Result<()> {
             file.write_all(&header(name, bytes.len() as u64, b'0'))?;
             file.write_all(bytes)?;
@@ -373,18 +426,9 @@ impl Archive {
         add("oci-layout", LAYOUT)?;
         file.write_all(&[0; 1024])?;
         file.flush()?;
-        if let Some((temporary, path)) = &self.names {
-            File::open(temporary)?.sync_all()?;
-            fs_err::rename(temporary, path)?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Archive {
-    fn drop(&mut self) {
-        if let Some((temporary, _)) = &self.names {
-            let _ = fs_err::remove_file(temporary);
+        match self.name {
+            Some(name) => name.give(file.get_ref()),
+            None => Ok(()),
         }
     }
 }
@@ -401,7 +445,8 @@ fn docker_entry(freight: &Freight, root: &Root) -> Result<Value> {
         return Err(Error::NoSuchForm { digest: other.digest, reason });
     }
     // Whole names: podman takes short ones for its own `localhost/`.
-    let names: Vec<String> = root.names.iter().map(Reference::canonical).collect();
+    let tagged = root.names.iter().filter(|name| name.digest().is_none());
+    let names: Vec<String> = tagged.map(Reference::canonical).collect();
     let layers: Vec<String> = layers.iter().map(|layer| blob_name(layer.digest)).collect();
     Ok(json!({ "Config": blob_name(config.digest), "RepoTags": names, "Layers": layers }))
 }
@@ -425,7 +470,7 @@ fn header(name: &str, size: u64, kind: u8) -> [u8; 512] {
     let mut block = [0; 512];
     let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, name.as_bytes());
-    put(100, b"0000644\0");
+    put(100, if kind == b'5' { b"0000755\0" } else { b"0000644\0" });
     put(108, b"0000000\0");
     put(116, b"0000000\0");
     if size < 1 << 33 {

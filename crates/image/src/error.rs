@@ -267,6 +267,14 @@ pub enum Error {
         /// Why.
         fault: Fault,
     },
+    /// One image can be copied at a time.
+    #[error("{source_name} has {count} images, and one is copied at a time")]
+    SeveralImages {
+        /// The source as the user named it.
+        source_name: String,
+        /// How many.
+        count: usize,
+    },
     /// A manifest cannot be in the form that is wanted.
     #[error("manifest {digest} cannot have that form: {reason}")]
     NoSuchForm {
@@ -415,6 +423,7 @@ impl Error {
             Error::SeveralNames { .. } => "remove them one by one, or all with --force".to_owned(),
             Error::BadRecord { .. } => "remove the image and load it again".to_owned(),
             Error::Registry { registry, fault } => fault.advice(registry),
+            Error::SeveralImages { .. } => "name one by its tag: oci:DIR:TAG, docker-archive:FILE:NAME:TAG".to_owned(),
             Error::NoSuchForm { .. } => "use OCI's form: --format oci, oci-archive: or oci:".to_owned(),
             Error::NotADestination { .. } => "name another one, or one that does not exist yet".to_owned(),
             Error::BadAuthFile { .. } => "mend the file, or remove it and log in again".to_owned(),

@@ -128,8 +128,9 @@ impl Freight {
             return Ok(());
         }
         match origin.payload(descriptor) {
-            Ok(payload) => self.blobs.push(Blob::new(descriptor.clone(), payload)),
             // Windows' layers are fetched from where their makers keep them.
+            Ok(Payload::Remote(_) | Payload::Elsewhere(_)) if is_foreign(descriptor) => {}
+            Ok(payload) => self.blobs.push(Blob::new(descriptor.clone(), payload)),
             Err(Error::Missing { .. }) if is_foreign(descriptor) => {}
             Err(error) => return Err(error),
         }

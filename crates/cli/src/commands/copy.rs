@@ -101,6 +101,11 @@ pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
     let (from, to): (Location, Location) =
         (source.parse().map_err(failed)?, destination.parse().map_err(failed)?);
     let options = options(&arguments, &to)?;
+    if let (Location::Store(_), Location::Store(_), Which::One(Some(_))) = (&from, &to, &options.which) {
+        let cause = "a name of an image that is here means all platforms that it is here for".to_owned();
+        let advice = "leave out --platform: run and push choose among them".to_owned();
+        return Err(Error::new("--platform cannot be honoured", Some(cause), Some(advice)));
+    }
     let store = archive::store(roots)?;
     let progress = Arc::clone(&options.progress);
     let copied =

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -475,7 +476,7 @@ fn a_copy_that_fails_leaves_nothing() {
     refused(&coracle, &["copy", "oci:/nowhere", "dir:/var/tmp/x"], &["/nowhere"]);
     std::fs::write(&blob, &tar).unwrap();
     let layout = format!("oci:{}", forge.0.display());
-    refused(&coracle, &["copy", &layout, &format!("dir:{}", at("x"))], &["several images"]);
+    refused(&coracle, &["copy", &layout, &format!("dir:{}", at("x"))], &["has 2 images", "oci:DIR:TAG"]);
     std::fs::write(at("stranger"), "").unwrap();
     refused(
         &coracle,
@@ -509,6 +510,28 @@ fn what_comes_from_a_registry_that_cuts_goes_on_and_is_checked() {
     let from = format!("docker://{}", wrong.image());
     refused(&coracle, &["copy", &from, &format!("docker://{}", target.image())], &["has digest", &layer().0]);
     assert_eq!((target.pushed("latest"), target.open_uploads()), (None, 0));
+}
+
+#[test]
+fn a_killed_copy_leaves_no_half_archive() {
+    let registry = Fake::start(|asked| match asked.path.ends_with(&layer().0) {
+        true => Answer::Stall(600_000),
+        false => Answer::Honest,
+    });
+    let coracle = Coracle::new();
+    let place = coracle.directory().join("place");
+    std::fs::create_dir(&place).unwrap();
+    let from = format!("docker://{}", registry.image());
+    let to = format!("oci-archive:{}", place.join("x.tar").display());
+    let mut copy = coracle.command(&["copy", "-q", &from, &to]).spawn().unwrap();
+    let start = Instant::now();
+    while registry.asked(&layer().0).is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(20), "nothing was asked for");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    copy.kill().unwrap();
+    copy.wait().unwrap();
+    assert_eq!(files(&place), []);
 }
 
 #[test]

@@ -171,6 +171,8 @@ impl Repository {
                 return Ok(Sent::Whole);
             }
             let known = if manner.at_once { None } else { self.resume(&session)? };
+            // Of more than there is nothing can be made.
+            let known = known.filter(|session| session.offset <= passage.size());
             session = match known {
                 Some(session) => session,
                 None => match self.anew(&session, passage.digest())? {
