@@ -7,9 +7,12 @@
 #![allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags)]
 
 mod commands;
+mod confirm;
 mod error;
 mod explain;
+mod filter;
 mod format;
+mod list;
 mod progress;
 mod table;
 mod time;
@@ -51,6 +54,8 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Anatomy(commands::anatomy::Arguments),
+    History(commands::history::Arguments),
+    Image(commands::image::Arguments),
     Images(commands::images::Arguments),
     Import(commands::import::Arguments),
     Inspect(commands::inspect::Arguments),
@@ -109,12 +114,15 @@ fn is_help(error: &clap::Error) -> bool {
 }
 
 /// `help COMMAND` as `COMMAND --help`.
-fn help(words: Vec<OsString>) -> Vec<OsString> {
-    let mut words = words.into_iter();
-    let program = words.next();
-    // Where `help` is the command, what stands before it are options.
-    let command = words.skip_while(|word| word != "help").nth(1);
-    program.into_iter().chain(command).chain([OsString::from("--help")]).collect()
+fn help(mut words: Vec<OsString>) -> Vec<OsString> {
+    // What stands before it are options, and the group that its command is in.
+    if let Some(at) = words.iter().position(|word| word == "help") {
+        words.remove(at);
+        // A command, or a group and its command.
+        words.truncate(at + 2);
+    }
+    words.push(OsString::from("--help"));
+    words
 }
 
 /// Some shells and scripts say that their terminal has no columns at all.
@@ -165,6 +173,8 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     roots.make().map_err(cannot_use)?;
     let done = match arguments.command {
         Command::Anatomy(arguments) => commands::anatomy::run(&roots, &arguments),
+        Command::History(arguments) => commands::history::run(&roots, &arguments),
+        Command::Image(arguments) => commands::image::run(&roots, arguments),
         Command::Images(arguments) => commands::images::run(&roots, arguments),
         Command::Import(arguments) => unshared(|| commands::import::run(&roots, arguments)),
         Command::Inspect(arguments) => commands::inspect::run(&roots, arguments),
@@ -185,7 +195,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
 }
 
 /// Does work that makes or removes files of images, in a user namespace where this user needs one for that.
-fn unshared(work: impl FnOnce() -> Result<ExitCode, Error>) -> Result<ExitCode, Error> {
+pub(crate) fn unshared(work: impl FnOnce() -> Result<ExitCode, Error>) -> Result<ExitCode, Error> {
     let entered = engine::unshared::enter().map_err(|error| {
         Error::from(error).doing(
             "cannot work on images with this user's ids",
@@ -247,6 +257,9 @@ mod tests {
         assert_eq!(said("coracle help"), said("coracle --help"));
         assert_eq!(said("coracle --root /x help run"), said("coracle run --help"));
         assert_eq!(said("coracle help help"), said("coracle --help"));
+        assert_eq!(said("coracle help image ls"), said("coracle image ls --help"));
+        assert_eq!(said("coracle image help ls"), said("coracle image ls --help"));
+        assert_eq!(said("coracle image help"), said("coracle image --help"));
         assert!(said("coracle help nope").contains("'nope'"));
     }
 }

@@ -3,7 +3,7 @@
 //! These are words, not definitions: they are looked at only where the command line is wrong, and cost a start nothing.
 
 /// docker's commands that are none here, and what to do instead.
-const COMMANDS: [(&str, &str); 49] = [
+const COMMANDS: [(&str, &str); 47] = [
     ("attach", FOREGROUND),
     ("build", BUILD),
     ("builder", BUILD),
@@ -18,8 +18,6 @@ const COMMANDS: [(&str, &str); 49] = [
     ("events", STATE),
     ("exec", EXEC),
     ("export", FILES),
-    ("history", "see what the image is made of: coracle inspect IMAGE"),
-    ("image", "leave the word out: coracle images, load, pull, import, inspect, tag, rmi"),
     ("info", STATE),
     ("init", BUILD),
     ("logs", FOREGROUND),
@@ -30,7 +28,7 @@ const COMMANDS: [(&str, &str); 49] = [
     ("pause", "send the program a signal: coracle kill -s STOP CONTAINER"),
     ("plugin", LOCAL),
     ("port", "use the host's ports: coracle run --network host"),
-    ("prune", "remove what is not needed: coracle rm CONTAINER, coracle rmi IMAGE"),
+    ("prune", "say of what: coracle image prune, coracle system prune"),
     ("push", REGISTRY),
     ("rename", "name it when it is started: coracle run --name NAME"),
     ("restart", START),
@@ -183,7 +181,7 @@ const RUN: [(&[&str], &str, &str); 23] = [
 ];
 
 /// Options of docker's other commands that are none here.
-const OTHERS: [(&str, &str, &str, &str); 14] = [
+const OTHERS: [(&str, &str, &str, &str); 10] = [
     ("ps", "-f", "this version lists without filters", "filter the list: coracle ps -a | grep TEXT"),
     ("ps", "--filter", "this version lists without filters", "filter the list: coracle ps -a | grep TEXT"),
     (
@@ -197,18 +195,6 @@ const OTHERS: [(&str, &str, &str, &str); 14] = [
     ("ps", "-n", LIST, "take the lines that you want: coracle ps -a | head"),
     ("ps", "--last", LIST, "take the lines that you want: coracle ps -a | head"),
     (
-        "images",
-        "-f",
-        "this version lists without filters",
-        "name the image, or filter: coracle images | grep TEXT",
-    ),
-    (
-        "images",
-        "--filter",
-        "this version lists without filters",
-        "name the image, or filter: coracle images | grep TEXT",
-    ),
-    (
         "ps",
         "-s",
         "this version does not count what a container has written",
@@ -220,8 +206,6 @@ const OTHERS: [(&str, &str, &str, &str); 14] = [
         "this version does not count what a container has written",
         "ask du in it, or give it a limited place: --tmpfs",
     ),
-    ("images", "-a", "there are no images between others that could be hidden", "leave it out"),
-    ("images", "--all", "there are no images between others that could be hidden", "leave it out"),
     ("rm", "-v", "containers have no volumes of their own", "leave it out"),
 ];
 

@@ -23,18 +23,24 @@ mod errors;
 mod explain;
 #[path = "suite/files.rs"]
 mod files;
+#[path = "suite/history.rs"]
+mod history;
 #[path = "suite/host.rs"]
 mod host;
 #[path = "suite/images.rs"]
 mod images;
 #[path = "suite/isolation.rs"]
 mod isolation;
+#[path = "suite/layered.rs"]
+mod layered;
 #[path = "suite/life.rs"]
 mod life;
 #[path = "suite/limits.rs"]
 mod limits;
 #[path = "suite/options.rs"]
 mod options;
+#[path = "suite/prune.rs"]
+mod prune;
 #[path = "suite/pull.rs"]
 mod pull;
 #[path = "suite/registry.rs"]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -235,6 +236,16 @@ impl Store {
         if !gone.is_disjoint(in_use) {
             return Err(Error::InUse { name: name.to_owned() });
         }
+        let removed = self.forget(&untag, &gone)?;
+        // Space is freed before any is needed.
+        self.collect_garbage()?;
+        self.prune_host(in_use)?;
+        self.write_index()?;
+        Ok(removed)
+    }
+
+    /// Takes names and images away, but not yet what they alone used. The caller holds both locks alone.
+    pub(crate) fn forget(&self, untag: &[&ReferenceRecord], gone: &BTreeSet<Digest>) -> Result<Vec<Removed>> {
         let mut removed = Vec::new();
         for record in untag {
             let reference: Reference = record.reference.parse()?;
@@ -244,14 +255,10 @@ impl Store {
             removed.push(Removed::Untagged(reference));
         }
         for id in gone {
-            fs_err::remove_file(self.image_path(id))?;
-            removed.push(Removed::Deleted(id));
+            fs_err::remove_file(self.image_path(*id))?;
+            removed.push(Removed::Deleted(*id));
         }
         sync_parents(&self.root.join("images/x"), 1)?;
-        // Space is freed before any is needed.
-        self.collect_garbage()?;
-        self.prune_host(in_use)?;
-        self.write_index()?;
         Ok(removed)
     }
 
@@ -270,7 +277,18 @@ impl Store {
         self.root.join("references").join(reference.name()).join(format!(":{tag}"))
     }
 
-    fn config(&self, id: Digest) -> Result<ImageConfig> {
+    /// The record of the image that a name means, for this machine's platform or the only one that is here.
+    pub(crate) fn named_record(&self, name: &str) -> Result<ImageRecord> {
+        self.refuse_built_in(name)?;
+        Ok(self.find_image(name, None)?.0)
+    }
+
+    pub(crate) fn config(&self, id: Digest) -> Result<ImageConfig> {
+        self.config_as(id)
+    }
+
+    /// The configuration as far as `T` reads it.
+    pub(crate) fn config_as<T: DeserializeOwned>(&self, id: Digest) -> Result<T> {
         let path = self.blob_path(id);
         serde_json::from_slice(&fs_err::read(&path)?)
             .map_err(|error| Error::BadRecord { path, reason: error.to_string() })

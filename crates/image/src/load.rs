@@ -21,8 +21,8 @@ use crate::reference::Reference;
 use crate::registry::{Access, Download, Partial};
 use crate::source::{Bytes, Origin, Source};
 use crate::store::{
-    ImageRecord, LayerRecord, PlatformImage, ReferenceRecord, RootDirectory, Staging, Store, read_record,
-    remove_if_there, sync_parents, to_json, version,
+    self, ImageRecord, LayerRecord, PlatformImage, ReferenceRecord, RootDirectory, Staging, Store,
+    read_record, remove_if_there, sync_parents, to_json, version,
 };
 use crate::stream::{Budget, Compression, Limits, Plain, Stored, Sums};
 use crate::tree::{Summary, Tree};
@@ -200,9 +200,8 @@ impl Store {
         let expected = layer.descriptor.as_ref().map(|descriptor| descriptor.digest);
         let has_blob = expected.is_some_and(|digest| self.blob_path(digest).exists());
         fs_err::create_dir(path)?;
-        // What a registry has can be fetched again whenever the blob itself is wanted.
-        let is_remote = matches!(layer.bytes, Bytes::Remote(_));
-        if let (Some(key), true) = (&here, has_blob || is_remote) {
+        // A layer whose blob is not here (any more) is read for the blob alone.
+        if let (Some(key), true) = (&here, has_blob) {
             return Ok(HalfLayer {
                 path: path.to_owned(),
                 blob: None,
@@ -329,6 +328,7 @@ impl Store {
             root: layers.iter().rev().find_map(|layer| layer.record.root).unwrap_or(RootDirectory::DEFAULT),
             layers: layers.iter().map(|layer| layer.key.clone()).collect(),
             mounted: mounted(layers),
+            origin: self.origin_of(plan),
         };
         staging.publish(&to_json(&record), &image_path)?;
         for name in &plan.names {
@@ -336,6 +336,21 @@ impl Store {
         }
         self.write_index()?;
         Ok(record)
+    }
+
+    /// Where an image came from: what was known of it before, and where it comes from now.
+    fn origin_of(&self, plan: &Plan) -> store::Origin {
+        let known = self.image_record(plan.id).ok();
+        // Of another manifest it would be other blobs.
+        let known =
+            known.filter(|known| Some(known.manifest.digest) == plan.manifest.as_ref().map(|m| m.digest));
+        let mut origin = known.map(|known| known.origin).unwrap_or_default();
+        if let Some(repository) = &plan.repository {
+            origin.repositories.retain(|known| known != repository);
+            origin.repositories.push(repository.clone());
+            origin.layers = plan.layers.len();
+        }
+        origin
     }
 
     /// Makes `name` mean `target`. The platforms that it had stay where it meant the same before.

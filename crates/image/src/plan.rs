@@ -22,6 +22,8 @@ pub(crate) struct Plan {
     /// Indexes, manifest and configuration, to be stored as they are.
     pub(crate) documents: Vec<(Digest, Vec<u8>)>,
     pub(crate) id: Digest,
+    /// The repository that it is fetched from.
+    pub(crate) repository: Option<String>,
     pub(crate) config_size: u64,
     pub(crate) config: ImageConfig,
     pub(crate) layers: Vec<PlannedLayer>,
@@ -111,6 +113,7 @@ fn registry_plans(origin: &Origin, source: &Source, options: &LoadOptions) -> Re
     let mut plan = oci_plan(origin, &manifest, documents, options)?;
     plan.names = vec![name.clone()];
     plan.target = Some(entry.clone());
+    plan.repository = Some(name.name().to_owned());
     Ok(vec![plan])
 }
 
@@ -259,6 +262,7 @@ pub(crate) fn plan(
         names: Vec::new(),
         target: None,
         manifest: None,
+        repository: None,
         config_size: config_bytes.len() as u64,
         documents: vec![(id, config_bytes)],
         id,

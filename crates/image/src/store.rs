@@ -84,6 +84,18 @@ pub(crate) struct ImageRecord {
     pub(crate) layers: Vec<String>,
     /// Keys of those that are mounted, bottom first: none twice, none below an opaque root.
     pub(crate) mounted: Vec<String>,
+    /// Where it came from.
+    #[serde(default)]
+    pub(crate) origin: Origin,
+}
+
+/// The registries that an image was fetched from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Origin {
+    /// Host and path of each repository, the latest last; empty where it came from an archive.
+    pub(crate) repositories: Vec<String>,
+    /// How many of its layers they have, from the bottom: what `commit` puts on top is nowhere else.
+    pub(crate) layers: usize,
 }
 
 /// A file below `references/`.
@@ -397,6 +409,19 @@ impl Store {
 
     /// Removes layers and blobs that no image and no name uses. The caller holds both locks alone.
     pub(crate) fn collect_garbage(&self) -> Result<()> {
+        let (layers, blobs) = self.unused()?;
+        remove_empty_below(&self.root.join("references"))?;
+        for name in layers {
+            fs_err::remove_dir_all(self.root.join("layers").join(name))?;
+        }
+        for name in blobs {
+            fs_err::remove_file(self.root.join("blobs/sha256").join(name))?;
+        }
+        Ok(())
+    }
+
+    /// The names of the layers and of the blobs that no image and no name uses.
+    pub(crate) fn unused(&self) -> Result<(Vec<String>, Vec<String>)> {
         let mut blobs = BTreeSet::new();
         let mut layers = BTreeSet::new();
         for record in self.image_records()? {
@@ -407,21 +432,14 @@ impl Store {
         for record in self.reference_records()? {
             self.mark(&record.target, &mut blobs, 0);
         }
-        remove_empty_below(&self.root.join("references"))?;
-        for entry in fs_err::read_dir(self.root.join("layers"))? {
-            let entry = entry?;
-            if entry.file_name().to_str().is_none_or(|name| !layers.contains(name)) {
-                fs_err::remove_dir_all(entry.path())?;
-            }
-        }
-        for entry in fs_err::read_dir(self.root.join("blobs/sha256"))? {
-            let entry = entry?;
-            let digest = entry.file_name().to_str().and_then(Digest::from_hex);
-            if digest.is_none_or(|digest| !blobs.contains(&digest)) {
-                fs_err::remove_file(entry.path())?;
-            }
-        }
-        Ok(())
+        let names = |directory: &str| -> Result<Vec<String>> {
+            let entries = fs_err::read_dir(self.root.join(directory))?;
+            entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        };
+        let (mut unused_layers, mut unused_blobs) = (names("layers")?, names("blobs/sha256")?);
+        unused_layers.retain(|name| !layers.contains(name));
+        unused_blobs.retain(|name| Digest::from_hex(name).is_none_or(|digest| !blobs.contains(&digest)));
+        Ok((unused_layers, unused_blobs))
     }
 
     /// Marks a manifest or index and all that it leads to. What is not here (other platforms) is not followed.

@@ -2,6 +2,8 @@
 
 pub mod anatomy;
 pub mod archive;
+pub mod history;
+pub mod image;
 pub mod images;
 pub mod import;
 pub mod inspect;

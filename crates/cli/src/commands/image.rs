@@ -1,0 +1,49 @@
+//! `coracle image`: docker's group for all that is done with images.
+
+pub mod prune;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use engine::Roots;
+
+use crate::commands::{history, images, import, inspect, load, pull, rmi, tag};
+use crate::error::Error;
+use crate::unshared;
+
+/// Work on images
+#[derive(Debug, clap::Args)]
+#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    History(history::Arguments),
+    Import(import::Arguments),
+    Inspect(inspect::OfImages),
+    Load(load::Arguments),
+    #[command(visible_alias = "list")]
+    Ls(images::Arguments),
+    Prune(prune::Arguments),
+    Pull(pull::Arguments),
+    #[command(visible_alias = "remove")]
+    Rm(rmi::Arguments),
+    Tag(tag::Arguments),
+}
+
+pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
+    match arguments.command {
+        Command::History(arguments) => history::run(roots, &arguments),
+        Command::Import(arguments) => unshared(|| import::run(roots, arguments)),
+        Command::Inspect(arguments) => inspect::run(roots, arguments.into()),
+        Command::Load(arguments) => unshared(|| load::run(roots, arguments)),
+        Command::Ls(arguments) => images::run(roots, arguments),
+        Command::Prune(arguments) => unshared(|| prune::run(roots, &arguments)),
+        Command::Pull(arguments) => unshared(|| pull::run(roots, arguments)),
+        Command::Rm(arguments) => unshared(|| rmi::run(roots, arguments)),
+        Command::Tag(arguments) => tag::run(roots, arguments),
+    }
+}
