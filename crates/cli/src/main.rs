@@ -69,6 +69,7 @@ enum Command {
     Rmi(commands::rmi::Arguments),
     Run(Box<commands::run::Arguments>),
     Stop(commands::stop::Arguments),
+    System(commands::system::Arguments),
     Tag(commands::tag::Arguments),
 }
 
@@ -188,6 +189,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
         Command::Rmi(arguments) => unshared(|| commands::rmi::run(&roots, arguments)),
         Command::Run(arguments) => return commands::run::run(&roots, &arguments),
         Command::Stop(arguments) => commands::stop::run(&roots, &arguments),
+        Command::System(arguments) => commands::system::run(&roots, arguments),
         Command::Tag(arguments) => commands::tag::run(&roots, arguments),
     };
     // 125 says that it was not the container's program that failed, which only `run` has.

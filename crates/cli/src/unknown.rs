@@ -3,7 +3,7 @@
 //! These are words, not definitions: they are looked at only where the command line is wrong, and cost a start nothing.
 
 /// docker's commands that are none here, and what to do instead.
-const COMMANDS: [(&str, &str); 47] = [
+const COMMANDS: [(&str, &str); 46] = [
     ("attach", FOREGROUND),
     ("build", BUILD),
     ("builder", BUILD),
@@ -41,7 +41,6 @@ const COMMANDS: [(&str, &str); 47] = [
     ("start", START),
     ("stats", ANATOMY),
     ("swarm", LOCAL),
-    ("system", STATE),
     ("top", ANATOMY),
     ("trust", REGISTRY),
     ("unpause", "send the program a signal: coracle kill -s CONT CONTAINER"),

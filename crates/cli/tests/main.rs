@@ -15,6 +15,8 @@ mod anatomy;
 mod apparmor;
 #[path = "suite/cdi.rs"]
 mod cdi;
+#[path = "suite/check.rs"]
+mod check;
 #[path = "suite/coracle.rs"]
 mod coracle;
 #[path = "suite/errors.rs"]

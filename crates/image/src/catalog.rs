@@ -377,7 +377,7 @@ impl Store {
         Ok(None)
     }
 
-    fn names_of(&self, id: Digest) -> Result<Vec<Reference>> {
+    pub(crate) fn names_of(&self, id: Digest) -> Result<Vec<Reference>> {
         let records = self.reference_records()?;
         let has = |record: &&ReferenceRecord| record.images.iter().any(|image| image.id == id);
         records.iter().filter(has).map(|record| record.reference.parse()).collect()

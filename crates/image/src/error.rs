@@ -267,6 +267,12 @@ pub enum Error {
         /// Why.
         fault: Fault,
     },
+    /// A part of the store could not be made anew.
+    #[error("{reason}")]
+    NotRepaired {
+        /// Why not.
+        reason: String,
+    },
     /// A file with logins is malformed.
     #[error("{} is no file of logins: {reason}", .path.display())]
     BadAuthFile {

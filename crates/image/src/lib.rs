@@ -15,6 +15,7 @@
 //! ```
 
 mod catalog;
+mod check;
 mod digest;
 mod error;
 mod form;
@@ -30,6 +31,7 @@ mod progress;
 mod prune;
 mod reference;
 mod registry;
+mod repair;
 mod source;
 mod store;
 mod stream;
@@ -40,6 +42,7 @@ mod usage;
 mod verify;
 
 pub use catalog::{Graft, Image, Inspection, Removed, Summary};
+pub use check::{Flaw, Part};
 pub use digest::Digest;
 pub use error::{Error, Result};
 pub use form::Ownership;
@@ -50,9 +53,10 @@ pub use progress::{LayerProgress, Progress, Stage};
 pub use prune::{Prune, Pruned};
 pub use reference::{Reference, fuzz_reference};
 pub use registry::{Access, AuthFiles, Credentials, Fault, login};
+pub use repair::{Mended, Repair};
 pub use source::Source;
 pub use store::{Hold, RootDirectory, Store};
 pub use stream::Limits;
 pub use tar::{Error as TarError, Fault as TarFault, fuzz_archive};
 pub use usage::DiskUsage;
-pub use verify::Damage;
+pub use verify::{Damage, Verified};

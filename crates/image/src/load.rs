@@ -189,7 +189,6 @@ impl Store {
         path: &Path,
         resumed: &mut u64,
     ) -> Result<HalfLayer> {
-        let (budget, progress) = shared;
         let layer = &plan.layers[at];
         let diff_ids = &plan.config.rootfs.diff_ids;
         let diff_id = diff_ids[at];
@@ -209,6 +208,21 @@ impl Store {
                 tree: Unpacked::Here(key.clone()),
             });
         }
+        self.read_bytes(plan, at, (here, has_blob), shared, path, resumed)
+    }
+
+    /// Reads a layer's bytes from where they are into the directory `path`: into a tree, unless it is `here`, and into a blob, unless there
+    /// is one.
+    pub(crate) fn read_bytes(
+        &self,
+        plan: &Plan,
+        at: usize,
+        (here, has_blob): (Option<String>, bool),
+        (budget, progress): Shared<'_>,
+        path: &Path,
+        resumed: &mut u64,
+    ) -> Result<HalfLayer> {
+        let (layer, diff_id) = (&plan.layers[at], plan.config.rootfs.diff_ids[at]);
         let copy = path.join("blob");
         let Opened { reader, had, copy: file, partial } = self.open_layer(layer, has_blob, &copy)?;
         *resumed = had;
@@ -377,7 +391,7 @@ impl Store {
 }
 
 /// What the threads that unpack an image's layers have in common.
-type Shared<'a> = (&'a Budget, &'a Progress);
+pub(crate) type Shared<'a> = (&'a Budget, &'a Progress);
 
 /// A layer that can be read.
 struct Opened {
@@ -408,11 +422,11 @@ pub(crate) enum Unpacked {
 
 /// A layer that can be committed.
 pub(crate) struct ReadyLayer {
-    key: String,
-    staged: Option<PathBuf>,
-    blob: Option<PathBuf>,
-    sums: Option<Sums>,
-    record: LayerRecord,
+    pub(crate) key: String,
+    pub(crate) staged: Option<PathBuf>,
+    pub(crate) blob: Option<PathBuf>,
+    pub(crate) sums: Option<Sums>,
+    pub(crate) record: LayerRecord,
 }
 
 fn layer_record(diff_id: Digest, summary: &Summary) -> LayerRecord {

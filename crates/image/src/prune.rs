@@ -100,7 +100,9 @@ impl Store {
     pub(crate) fn fetchable_blobs(&self) -> Result<BTreeSet<Digest>> {
         let (mut fetchable, mut others) = (BTreeSet::new(), BTreeSet::new());
         for record in self.image_records()? {
-            for (at, layer) in self.layer_descriptors(&record)?.into_iter().enumerate() {
+            // A damaged manifest is for `system check`.
+            let Ok(layers) = self.layer_descriptors(&record) else { continue };
+            for (at, layer) in layers.into_iter().enumerate() {
                 let set = if record.is_fetchable(at) { &mut fetchable } else { &mut others };
                 set.insert(layer.digest);
             }

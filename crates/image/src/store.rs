@@ -345,6 +345,11 @@ impl Store {
 
     /// All names' records, sorted by name.
     pub(crate) fn reference_records(&self) -> Result<Vec<ReferenceRecord>> {
+        self.reference_paths()?.iter().map(|path| read_record(path)).collect()
+    }
+
+    /// The files of all names' records.
+    pub(crate) fn reference_paths(&self) -> Result<Vec<PathBuf>> {
         let mut paths = Vec::new();
         let mut directories = vec![self.root.join("references")];
         while let Some(directory) = directories.pop() {
@@ -358,7 +363,7 @@ impl Store {
             }
         }
         paths.sort();
-        paths.iter().map(|path| read_record(path)).collect()
+        Ok(paths)
     }
 
     /// Writes `index.json` anew. The caller holds the commit lock.
@@ -381,7 +386,8 @@ impl Store {
         }
     }
 
-    fn index(&self) -> Result<Vec<u8>> {
+    /// What `index.json` is to be.
+    pub(crate) fn index(&self) -> Result<Vec<u8>> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
         struct Index {

@@ -1,6 +1,7 @@
 //! `coracle image`: docker's group for all that is done with images.
 
 pub mod prune;
+pub mod verify;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,7 @@ enum Command {
     #[command(visible_alias = "remove")]
     Rm(rmi::Arguments),
     Tag(tag::Arguments),
+    Verify(verify::Arguments),
 }
 
 pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
@@ -45,5 +47,6 @@ pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
         Command::Pull(arguments) => unshared(|| pull::run(roots, arguments)),
         Command::Rm(arguments) => unshared(|| rmi::run(roots, arguments)),
         Command::Tag(arguments) => tag::run(roots, arguments),
+        Command::Verify(arguments) => unshared(|| verify::run(roots, &arguments)),
     }
 }

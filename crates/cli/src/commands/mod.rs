@@ -17,4 +17,5 @@ pub mod rm;
 pub mod rmi;
 pub mod run;
 pub mod stop;
+pub mod system;
 pub mod tag;

@@ -180,8 +180,21 @@ fn what_cannot_be_done_is_said() {
 fn the_help_is_as_kept() {
     let coracle = Coracle::new();
     let mut help = String::new();
-    let verbs =
-        ["history", "image", "image prune", "images", "import", "inspect", "load", "pull", "rmi", "tag"];
+    let verbs = [
+        "history",
+        "image",
+        "image prune",
+        "image verify",
+        "images",
+        "import",
+        "inspect",
+        "load",
+        "pull",
+        "rmi",
+        "system",
+        "system check",
+        "tag",
+    ];
     for verb in verbs {
         let words: Vec<&str> = verb.split(' ').chain(["--help"]).collect();
         let mut command = coracle.command(&words);
