@@ -60,6 +60,9 @@ mod systemd;
 #[path = "suite/talk.rs"]
 mod talk;
 
+#[path = "suite/usage.rs"]
+mod usage;
+
 /// A file that no line above names would never be run.
 #[test]
 fn every_file_of_the_suite_is_named_here() {

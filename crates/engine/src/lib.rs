@@ -17,6 +17,7 @@ mod run;
 mod spawn;
 pub mod spec;
 pub mod unshared;
+pub mod usage;
 
 pub use attach::{Outcome, UserSide};
 pub use error::{Error, Result};

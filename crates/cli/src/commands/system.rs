@@ -1,6 +1,8 @@
 //! `coracle system`: docker's group for what is kept as a whole.
 
 pub mod check;
+pub mod df;
+pub mod prune;
 
 use std::process::ExitCode;
 
@@ -21,10 +23,14 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(check::Arguments),
+    Df(df::Arguments),
+    Prune(prune::Arguments),
 }
 
 pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
     match arguments.command {
         Command::Check(arguments) => unshared(|| check::run(roots, &arguments)),
+        Command::Df(arguments) => unshared(|| df::run(roots, &arguments)),
+        Command::Prune(arguments) => unshared(|| prune::run(roots, &arguments)),
     }
 }

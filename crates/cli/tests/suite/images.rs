@@ -193,6 +193,8 @@ fn the_help_is_as_kept() {
         "rmi",
         "system",
         "system check",
+        "system df",
+        "system prune",
         "tag",
     ];
     for verb in verbs {
