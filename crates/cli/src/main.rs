@@ -54,6 +54,9 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Anatomy(commands::anatomy::Arguments),
+    Commit(commands::commit::Arguments),
+    Diff(commands::diff::Arguments),
+    Export(commands::export::Arguments),
     History(commands::history::Arguments),
     Image(commands::image::Arguments),
     Images(commands::images::Arguments),
@@ -174,6 +177,9 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     roots.make().map_err(cannot_use)?;
     let done = match arguments.command {
         Command::Anatomy(arguments) => commands::anatomy::run(&roots, &arguments),
+        Command::Commit(arguments) => unshared(|| commands::commit::run(&roots, arguments)),
+        Command::Diff(arguments) => unshared(|| commands::diff::run(&roots, &arguments)),
+        Command::Export(arguments) => unshared(|| commands::export::run(&roots, &arguments)),
         Command::History(arguments) => commands::history::run(&roots, &arguments),
         Command::Image(arguments) => commands::image::run(&roots, arguments),
         Command::Images(arguments) => commands::images::run(&roots, arguments),

@@ -3,21 +3,18 @@
 //! These are words, not definitions: they are looked at only where the command line is wrong, and cost a start nothing.
 
 /// docker's commands that are none here, and what to do instead.
-const COMMANDS: [(&str, &str); 46] = [
+const COMMANDS: [(&str, &str); 43] = [
     ("attach", FOREGROUND),
     ("build", BUILD),
     ("builder", BUILD),
     ("buildx", BUILD),
-    ("commit", BUILD),
     ("compose", "start each container by a coracle run of its own, for example in a script"),
     ("container", "leave the word out: coracle run, ps, stop, kill, rm, inspect"),
     ("context", LOCAL),
     ("cp", FILES),
     ("create", START),
-    ("diff", FILES),
     ("events", STATE),
     ("exec", EXEC),
-    ("export", FILES),
     ("info", STATE),
     ("init", BUILD),
     ("logs", FOREGROUND),

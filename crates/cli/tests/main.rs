@@ -15,6 +15,8 @@ mod anatomy;
 mod apparmor;
 #[path = "suite/cdi.rs"]
 mod cdi;
+#[path = "suite/changes.rs"]
+mod changes;
 #[path = "suite/check.rs"]
 mod check;
 #[path = "suite/coracle.rs"]

@@ -42,6 +42,9 @@ pub struct Record {
     pub remove: bool,
     /// Labels.
     pub labels: Vec<(String, String)>,
+    /// How it runs, as an image of it would say; none for `--rootfs`.
+    #[serde(default)]
+    pub config: Option<image::Config>,
     /// The AppArmor profile that confines it, if it was given one.
     #[serde(default)]
     pub apparmor_profile: Option<String>,

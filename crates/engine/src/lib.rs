@@ -6,6 +6,7 @@ pub mod anatomy;
 mod apparmor;
 mod attach;
 pub mod cdi;
+pub mod changes;
 pub mod check;
 pub mod container;
 mod error;

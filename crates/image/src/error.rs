@@ -267,6 +267,22 @@ pub enum Error {
         /// Why.
         fault: Fault,
     },
+    /// A file of a container belongs to somebody who is nobody in there.
+    #[error("{} belongs to {uid}:{gid}, which has no number in the container", .path.display())]
+    NoOwner {
+        /// The file.
+        path: PathBuf,
+        /// Its owner here.
+        uid: u32,
+        /// Its group here.
+        gid: u32,
+    },
+    /// The image cannot be written in docker's form.
+    #[error("the image cannot be written in docker's form: {reason}")]
+    NoDockerForm {
+        /// Why not.
+        reason: &'static str,
+    },
     /// A part of the store could not be made anew.
     #[error("{reason}")]
     NotRepaired {
@@ -409,6 +425,10 @@ impl Error {
             Error::CredentialHelper { program, .. } => {
                 format!("see that {program} works, or take it out of credsStore and credHelpers in auth.json or config.json")
             }
+            Error::NoOwner { .. } => {
+                "give the file an owner out of the container's range of ids (see /etc/subuid), from inside the container".to_owned()
+            }
+            Error::NoDockerForm { .. } => "write it in OCI's: --format oci".to_owned(),
             Error::NoHome => "set HOME, or name a file: --authfile".to_owned(),
             _ => return None,
         };

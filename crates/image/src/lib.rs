@@ -15,7 +15,9 @@
 //! ```
 
 mod catalog;
+mod changes;
 mod check;
+mod commit;
 mod digest;
 mod error;
 mod form;
@@ -25,6 +27,7 @@ mod import;
 mod inventory;
 mod load;
 mod lower;
+mod merged;
 mod oci;
 mod plan;
 mod progress;
@@ -41,9 +44,12 @@ mod tree;
 mod unpack;
 mod usage;
 mod verify;
+mod xattr;
 
 pub use catalog::{Graft, Image, Inspection, Removed, Summary};
+pub use changes::{Change, ChangeKind, Changes, Owner};
 pub use check::{Flaw, Part};
+pub use commit::Commit;
 pub use digest::Digest;
 pub use error::{Error, Result};
 pub use form::Ownership;

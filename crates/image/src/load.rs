@@ -358,7 +358,7 @@ impl Store {
         // Of another manifest it would be other blobs.
         let known =
             known.filter(|known| Some(known.manifest.digest) == plan.manifest.as_ref().map(|m| m.digest));
-        let mut origin = known.map(|known| known.origin).unwrap_or_default();
+        let mut origin = known.map(|known| known.origin).or(plan.below.clone()).unwrap_or_default();
         if let Some(repository) = &plan.repository {
             origin.repositories.retain(|known| known != repository);
             origin.repositories.push(repository.clone());

@@ -24,6 +24,8 @@ pub(crate) struct Plan {
     pub(crate) id: Digest,
     /// The repository that it is fetched from.
     pub(crate) repository: Option<String>,
+    /// Where the image came from that it is made on top of.
+    pub(crate) below: Option<crate::store::Origin>,
     pub(crate) config_size: u64,
     pub(crate) config: ImageConfig,
     pub(crate) layers: Vec<PlannedLayer>,
@@ -263,6 +265,7 @@ pub(crate) fn plan(
         target: None,
         manifest: None,
         repository: None,
+        below: None,
         config_size: config_bytes.len() as u64,
         documents: vec![(id, config_bytes)],
         id,

@@ -1,11 +1,9 @@
 //! Mending what [`Store::check`] finds: only what is bad is made anew, from a sound blob if there is one, else from the registry.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fs_err::File;
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
@@ -18,9 +16,9 @@ use crate::plan::{Plan, PlannedLayer, plan};
 use crate::progress::Progress;
 use crate::reference::Reference;
 use crate::registry::{Access, Repository};
-use crate::source::Bytes;
+use crate::source::{Bytes, local};
 use crate::store::{ImageRecord, Staging, Store, remove_if_there, sync_parents};
-use crate::stream::{Budget, Range};
+use crate::stream::Budget;
 
 /// A flaw, and what became of it: how it was mended, or why it was not.
 pub type Mended = (Flaw, std::result::Result<&'static str, String>);
@@ -301,12 +299,6 @@ fn bad_blob(flaw: &Flaw) -> Option<Digest> {
         Part::Blob(digest) => Some(digest),
         _ => None,
     }
-}
-
-fn local(path: &Path) -> Result<Bytes> {
-    let file = File::open(path)?;
-    let length = file.metadata()?.len();
-    Ok(Bytes::Local(Range { file: Arc::new(OwnedFd::from(file.into_parts().0)), offset: 0, length }))
 }
 
 /// The same error for another part of the store.

@@ -19,6 +19,7 @@ use crate::inventory::{self, Content, Record};
 use crate::reference::Reference;
 use crate::store::Store;
 use crate::stream::Range;
+use crate::xattr;
 
 /// A file of the store that is not what it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -298,9 +299,9 @@ impl Check<'_> {
             None => [format!("/proc/self/fd/{}/", self.root.as_raw_fd()).as_bytes(), path].concat(),
         };
         // The link in /proc is followed for an open file only; what it leads to in the other case is not.
-        let found = read_xattrs(&place, file.is_some()).map_err(system("listxattr", self.full(path)))?;
-        let found: BTreeMap<_, _> =
-            found.into_iter().filter(|(name, _)| self.form.takes_xattr(name)).collect();
+        let found = xattr::read(&place, file.is_some()).map_err(system("listxattr", self.full(path)))?;
+        let found = found.into_iter().filter(|(name, _)| self.form.takes_xattr(name));
+        let found: BTreeMap<_, _> = found.map(|(name, value)| (name, hex(&value))).collect();
         let shown = |map: &BTreeMap<Vec<u8>, String>| {
             let pairs = map.iter().map(|(name, value)| format!("{}={value}", String::from_utf8_lossy(name)));
             pairs.collect::<Vec<_>>().join(" ")
@@ -353,29 +354,4 @@ fn kind_found(stat: &Stat) -> &'static str {
         FileType::Fifo => "a named pipe",
         _ => "something else",
     }
-}
-
-/// Names and values in hexadecimal digits.
-fn read_xattrs(place: &[u8], follow: bool) -> rustix::io::Result<Vec<(Vec<u8>, String)>> {
-    let mut names = vec![0; 64 << 10];
-    let listed = if follow {
-        rustix::fs::listxattr(place, &mut names[..])
-    } else {
-        rustix::fs::llistxattr(place, &mut names[..])
-    };
-    let length = match listed {
-        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-        other => other?,
-    };
-    let mut value = vec![0; 64 << 10];
-    let mut found = Vec::new();
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        let length = if follow {
-            rustix::fs::getxattr(place, name, &mut value[..])?
-        } else {
-            rustix::fs::lgetxattr(place, name, &mut value[..])?
-        };
-        found.push((name.to_vec(), hex(&value[..length])));
-    }
-    Ok(found)
 }

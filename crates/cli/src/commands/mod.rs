@@ -2,6 +2,9 @@
 
 pub mod anatomy;
 pub mod archive;
+pub mod commit;
+pub mod diff;
+pub mod export;
 pub mod history;
 pub mod image;
 pub mod images;
