@@ -13,6 +13,7 @@ mod explain;
 mod filter;
 mod format;
 mod list;
+mod picture;
 mod progress;
 mod table;
 mod time;

@@ -25,6 +25,8 @@ mod coracle;
 mod errors;
 #[path = "suite/explain.rs"]
 mod explain;
+#[path = "suite/explain_image.rs"]
+mod explain_image;
 #[path = "suite/files.rs"]
 mod files;
 #[path = "suite/history.rs"]

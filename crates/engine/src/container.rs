@@ -492,7 +492,8 @@ fn wait_for_start(roots: &Roots, id: &str, directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The image ids that containers are made from, which must not be removed.
+/// The ids of images that containers are made from, or that are mounted, which must not be removed.
 pub fn images_in_use(roots: &Roots) -> Result<Vec<String>> {
-    Ok(list(roots)?.into_iter().filter_map(|container| container.record.image_id).collect())
+    let mounted = crate::mounted::list(roots)?.into_iter().map(|mounted| format!("sha256:{}", mounted.id));
+    Ok(list(roots)?.into_iter().filter_map(|container| container.record.image_id).chain(mounted).collect())
 }

@@ -128,6 +128,12 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// Only root can mount for all to see.
+    #[error("only root can mount it: what a user mounts is seen in that user's own namespaces only")]
+    MountNeedsRoot {
+        /// The image.
+        name: String,
+    },
     /// coracle-runtime is nowhere.
     #[error("there is no executable coracle-runtime beside {beside} or in $PATH")]
     NoRuntime {
@@ -234,6 +240,11 @@ impl Error {
                     .to_owned()
             }
             Error::OfThisMachine { .. } => "run an image that was pulled, loaded or imported".to_owned(),
+            Error::MountNeedsRoot { name } => {
+                format!(
+                    "look into it from inside: coracle run --rm -it {name} sh; or unpack it: coracle export"
+                )
+            }
             Error::NoLayers { verb: "commit", directory, .. } => {
                 format!("pack it: tar -C {} -c . | coracle import - NAME", directory.display())
             }

@@ -10,6 +10,7 @@ pub mod changes;
 pub mod check;
 pub mod container;
 mod error;
+pub mod mounted;
 mod names;
 mod oci;
 pub mod options;

@@ -240,7 +240,7 @@ pub enum Error {
         owner: String,
     },
     /// A container uses the image.
-    #[error("image {name} is used by a container")]
+    #[error("image {name} is used by a container, or mounted")]
     InUse {
         /// The image as asked for.
         name: String,
@@ -416,7 +416,7 @@ impl Error {
             Error::PlatformOfHost { .. } => {
                 "leave --platform out, or load an image for that platform".to_owned()
             }
-            Error::InUse { .. } => "remove the container first".to_owned(),
+            Error::InUse { .. } => "remove the container first, or unmount it: coracle image unmount".to_owned(),
             Error::BuiltIn { .. } => "nothing needs to be done: it takes no room worth freeing".to_owned(),
             Error::SeveralNames { .. } => "remove them one by one, or all with --force".to_owned(),
             Error::BadRecord { .. } => "remove the image and load it again".to_owned(),

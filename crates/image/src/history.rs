@@ -70,11 +70,15 @@ impl Store {
         Ok(self.config(id)?.config.labels)
     }
 
+    pub(crate) fn layer_record(&self, key: &str) -> Result<LayerRecord> {
+        read_record(&self.layer_path(key).join("layer.json"))
+    }
+
     pub(crate) fn steps(&self, record: &ImageRecord) -> Result<Vec<Step>> {
         let history: History = self.config_as(record.id)?;
         let mut layers = Vec::new();
         for key in &record.layers {
-            let layer: LayerRecord = read_record(&self.layer_path(key).join("layer.json"))?;
+            let layer = self.layer_record(key)?;
             layers.push(LayerSize { diff_id: layer.diff_id, size: layer.size });
         }
         Ok(steps(history.history, layers))

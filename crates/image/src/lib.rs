@@ -14,6 +14,7 @@
 //! # }
 //! ```
 
+mod anatomy;
 mod catalog;
 mod changes;
 mod check;
@@ -46,6 +47,7 @@ mod usage;
 mod verify;
 mod xattr;
 
+pub use anatomy::{Branch, LayerAnatomy};
 pub use catalog::{Graft, Image, Inspection, Removed, Summary};
 pub use changes::{Change, ChangeKind, Changes, Owner};
 pub use check::{Flaw, Part};

@@ -21,8 +21,6 @@ pub(crate) type Files = BTreeMap<Vec<u8>, Node>;
 pub(crate) struct Effect {
     /// Files and directories of its own.
     pub(crate) files: usize,
-    /// Their bytes.
-    pub(crate) bytes: u64,
     /// Files below that nobody sees any more because of it.
     pub(crate) covered: Vec<(Vec<u8>, Node)>,
 }
@@ -50,7 +48,6 @@ pub(crate) fn add(files: &mut Files, layer: usize, inventory: &BTreeMap<Vec<u8>,
     }
     for (path, record) in inventory.iter().filter(|(_, record)| record.content != Content::Whiteout) {
         effect.files += 1;
-        effect.bytes += record.size;
         files.insert(path.clone(), Node { record: record.clone(), layer });
     }
     effect

@@ -183,7 +183,12 @@ fn the_help_is_as_kept() {
     let verbs = [
         "history",
         "image",
+        "image diff",
+        "image explain",
+        "image mount",
         "image prune",
+        "image tree",
+        "image unmount",
         "image verify",
         "images",
         "import",
