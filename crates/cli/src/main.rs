@@ -7,9 +7,13 @@
 #![allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags)]
 
 mod commands;
+mod confirm;
 mod error;
 mod explain;
+mod filter;
 mod format;
+mod list;
+mod picture;
 mod progress;
 mod table;
 mod time;
@@ -52,6 +56,11 @@ struct Arguments {
 enum Command {
     Anatomy(commands::anatomy::Arguments),
     Copy(Box<commands::copy::Arguments>),
+    Commit(commands::commit::Arguments),
+    Diff(commands::diff::Arguments),
+    Export(commands::export::Arguments),
+    History(commands::history::Arguments),
+    Image(commands::image::Arguments),
     Images(commands::images::Arguments),
     Import(commands::import::Arguments),
     Inspect(commands::inspect::Arguments),
@@ -67,6 +76,7 @@ enum Command {
     Run(Box<commands::run::Arguments>),
     Save(commands::save::Arguments),
     Stop(commands::stop::Arguments),
+    System(commands::system::Arguments),
     Tag(commands::tag::Arguments),
 }
 
@@ -112,12 +122,15 @@ fn is_help(error: &clap::Error) -> bool {
 }
 
 /// `help COMMAND` as `COMMAND --help`.
-fn help(words: Vec<OsString>) -> Vec<OsString> {
-    let mut words = words.into_iter();
-    let program = words.next();
-    // Where `help` is the command, what stands before it are options.
-    let command = words.skip_while(|word| word != "help").nth(1);
-    program.into_iter().chain(command).chain([OsString::from("--help")]).collect()
+fn help(mut words: Vec<OsString>) -> Vec<OsString> {
+    // What stands before it are options, and the group that its command is in.
+    if let Some(at) = words.iter().position(|word| word == "help") {
+        words.remove(at);
+        // A command, or a group and its command.
+        words.truncate(at + 2);
+    }
+    words.push(OsString::from("--help"));
+    words
 }
 
 /// Some shells and scripts say that their terminal has no columns at all.
@@ -169,6 +182,11 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     let done = match arguments.command {
         Command::Anatomy(arguments) => commands::anatomy::run(&roots, &arguments),
         Command::Copy(arguments) => unshared(|| commands::copy::run(&roots, *arguments)),
+        Command::Commit(arguments) => unshared(|| commands::commit::run(&roots, arguments)),
+        Command::Diff(arguments) => unshared(|| commands::diff::run(&roots, &arguments)),
+        Command::Export(arguments) => unshared(|| commands::export::run(&roots, &arguments)),
+        Command::History(arguments) => commands::history::run(&roots, &arguments),
+        Command::Image(arguments) => commands::image::run(&roots, arguments),
         Command::Images(arguments) => commands::images::run(&roots, arguments),
         Command::Import(arguments) => unshared(|| commands::import::run(&roots, arguments)),
         Command::Inspect(arguments) => commands::inspect::run(&roots, arguments),
@@ -184,6 +202,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
         Command::Run(arguments) => return commands::run::run(&roots, &arguments),
         Command::Save(arguments) => unshared(|| commands::save::run(&roots, arguments)),
         Command::Stop(arguments) => commands::stop::run(&roots, &arguments),
+        Command::System(arguments) => commands::system::run(&roots, arguments),
         Command::Tag(arguments) => commands::tag::run(&roots, arguments),
     };
     // 125 says that it was not the container's program that failed, which only `run` has.
@@ -191,7 +210,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
 }
 
 /// Does work that makes or removes files of images, in a user namespace where this user needs one for that.
-fn unshared(work: impl FnOnce() -> Result<ExitCode, Error>) -> Result<ExitCode, Error> {
+pub(crate) fn unshared(work: impl FnOnce() -> Result<ExitCode, Error>) -> Result<ExitCode, Error> {
     let entered = engine::unshared::enter().map_err(|error| {
         Error::from(error).doing(
             "cannot work on images with this user's ids",
@@ -253,6 +272,9 @@ mod tests {
         assert_eq!(said("coracle help"), said("coracle --help"));
         assert_eq!(said("coracle --root /x help run"), said("coracle run --help"));
         assert_eq!(said("coracle help help"), said("coracle --help"));
+        assert_eq!(said("coracle help image ls"), said("coracle image ls --help"));
+        assert_eq!(said("coracle image help ls"), said("coracle image ls --help"));
+        assert_eq!(said("coracle image help"), said("coracle image --help"));
         assert!(said("coracle help nope").contains("'nope'"));
     }
 }

@@ -3,23 +3,18 @@
 //! These are words, not definitions: they are looked at only where the command line is wrong, and cost a start nothing.
 
 /// docker's commands that are none here, and what to do instead.
-const COMMANDS: [(&str, &str); 47] = [
+const COMMANDS: [(&str, &str); 41] = [
     ("attach", FOREGROUND),
     ("build", BUILD),
     ("builder", BUILD),
     ("buildx", BUILD),
-    ("commit", BUILD),
     ("compose", "start each container by a coracle run of its own, for example in a script"),
     ("container", "leave the word out: coracle run, ps, stop, kill, rm, inspect"),
     ("context", LOCAL),
     ("cp", FILES),
     ("create", START),
-    ("diff", FILES),
     ("events", STATE),
     ("exec", EXEC),
-    ("export", FILES),
-    ("history", "see what the image is made of: coracle inspect IMAGE"),
-    ("image", "leave the word out: coracle images, load, pull, import, inspect, tag, rmi"),
     ("info", STATE),
     ("init", BUILD),
     ("logs", FOREGROUND),
@@ -30,7 +25,7 @@ const COMMANDS: [(&str, &str); 47] = [
     ("pause", "send the program a signal: coracle kill -s STOP CONTAINER"),
     ("plugin", LOCAL),
     ("port", "use the host's ports: coracle run --network host"),
-    ("prune", "remove what is not needed: coracle rm CONTAINER, coracle rmi IMAGE"),
+    ("prune", "say of what: coracle image prune, coracle system prune"),
     ("rename", "name it when it is started: coracle run --name NAME"),
     ("restart", START),
     ("scout", REGISTRY),
@@ -41,7 +36,6 @@ const COMMANDS: [(&str, &str); 47] = [
     ("start", START),
     ("stats", ANATOMY),
     ("swarm", LOCAL),
-    ("system", STATE),
     ("top", ANATOMY),
     ("trust", REGISTRY),
     ("unpause", "send the program a signal: coracle kill -s CONT CONTAINER"),
@@ -181,7 +175,7 @@ const RUN: [(&[&str], &str, &str); 23] = [
 ];
 
 /// Options of docker's other commands that are none here.
-const OTHERS: [(&str, &str, &str, &str); 14] = [
+const OTHERS: [(&str, &str, &str, &str); 10] = [
     ("ps", "-f", "this version lists without filters", "filter the list: coracle ps -a | grep TEXT"),
     ("ps", "--filter", "this version lists without filters", "filter the list: coracle ps -a | grep TEXT"),
     (
@@ -195,18 +189,6 @@ const OTHERS: [(&str, &str, &str, &str); 14] = [
     ("ps", "-n", LIST, "take the lines that you want: coracle ps -a | head"),
     ("ps", "--last", LIST, "take the lines that you want: coracle ps -a | head"),
     (
-        "images",
-        "-f",
-        "this version lists without filters",
-        "name the image, or filter: coracle images | grep TEXT",
-    ),
-    (
-        "images",
-        "--filter",
-        "this version lists without filters",
-        "name the image, or filter: coracle images | grep TEXT",
-    ),
-    (
         "ps",
         "-s",
         "this version does not count what a container has written",
@@ -218,8 +200,6 @@ const OTHERS: [(&str, &str, &str, &str); 14] = [
         "this version does not count what a container has written",
         "ask du in it, or give it a limited place: --tmpfs",
     ),
-    ("images", "-a", "there are no images between others that could be hidden", "leave it out"),
-    ("images", "--all", "there are no images between others that could be hidden", "leave it out"),
     ("rm", "-v", "containers have no volumes of their own", "leave it out"),
 ];
 

@@ -15,6 +15,10 @@ mod anatomy;
 mod apparmor;
 #[path = "suite/cdi.rs"]
 mod cdi;
+#[path = "suite/changes.rs"]
+mod changes;
+#[path = "suite/check.rs"]
+mod check;
 #[path = "suite/copy.rs"]
 mod copy;
 #[path = "suite/coracle.rs"]
@@ -25,20 +29,28 @@ mod dockerd;
 mod errors;
 #[path = "suite/explain.rs"]
 mod explain;
+#[path = "suite/explain_image.rs"]
+mod explain_image;
 #[path = "suite/files.rs"]
 mod files;
+#[path = "suite/history.rs"]
+mod history;
 #[path = "suite/host.rs"]
 mod host;
 #[path = "suite/images.rs"]
 mod images;
 #[path = "suite/isolation.rs"]
 mod isolation;
+#[path = "suite/layered.rs"]
+mod layered;
 #[path = "suite/life.rs"]
 mod life;
 #[path = "suite/limits.rs"]
 mod limits;
 #[path = "suite/options.rs"]
 mod options;
+#[path = "suite/prune.rs"]
+mod prune;
 #[path = "suite/pull.rs"]
 mod pull;
 #[path = "suite/push.rs"]
@@ -63,6 +75,9 @@ mod systemd;
 mod talk;
 #[path = "suite/tokens.rs"]
 mod tokens;
+
+#[path = "suite/usage.rs"]
+mod usage;
 
 /// A file that no line above names would never be run.
 #[test]

@@ -42,6 +42,9 @@ pub struct Record {
     pub remove: bool,
     /// Labels.
     pub labels: Vec<(String, String)>,
+    /// How it runs, as an image of it would say; none for `--rootfs`.
+    #[serde(default)]
+    pub config: Option<image::Config>,
     /// The AppArmor profile that confines it, if it was given one.
     #[serde(default)]
     pub apparmor_profile: Option<String>,
@@ -489,7 +492,8 @@ fn wait_for_start(roots: &Roots, id: &str, directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The image ids that containers are made from, which must not be removed.
+/// The ids of images that containers are made from, or that are mounted, which must not be removed.
 pub fn images_in_use(roots: &Roots) -> Result<Vec<String>> {
-    Ok(list(roots)?.into_iter().filter_map(|container| container.record.image_id).collect())
+    let mounted = crate::mounted::list(roots)?.into_iter().map(|mounted| format!("sha256:{}", mounted.id));
+    Ok(list(roots)?.into_iter().filter_map(|container| container.record.image_id).chain(mounted).collect())
 }

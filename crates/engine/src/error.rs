@@ -106,6 +106,34 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// The container's image is this machine, whose files are no layers.
+    #[error("the image of container \"{name}\" is this machine itself, of which there are no layers")]
+    OfThisMachine {
+        /// Its name.
+        name: String,
+    },
+    /// The container was made of a directory, not of an image.
+    #[error("the root of container \"{name}\" is the directory {}, not an image", .directory.display())]
+    NoLayers {
+        /// Its name.
+        name: String,
+        /// What was asked.
+        verb: &'static str,
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// The container has no control group by which it could be stopped for a moment.
+    #[error("container \"{name}\" has no control group, so its processes cannot be stopped for the time")]
+    NotPaused {
+        /// Its name.
+        name: String,
+    },
+    /// Only root can mount for all to see.
+    #[error("only root can mount it: what a user mounts is seen in that user's own namespaces only")]
+    MountNeedsRoot {
+        /// The image.
+        name: String,
+    },
     /// coracle-runtime is nowhere.
     #[error("there is no executable coracle-runtime beside {beside} or in $PATH")]
     NoRuntime {
@@ -211,6 +239,17 @@ impl Error {
                 "if nobody killed it, see that coracle and coracle-runtime are of one version and executable"
                     .to_owned()
             }
+            Error::OfThisMachine { .. } => "run an image that was pulled, loaded or imported".to_owned(),
+            Error::MountNeedsRoot { name } => {
+                format!(
+                    "look into it from inside: coracle run --rm -it {name} sh; or unpack it: coracle export"
+                )
+            }
+            Error::NoLayers { verb: "commit", directory, .. } => {
+                format!("pack it: tar -C {} -c . | coracle import - NAME", directory.display())
+            }
+            Error::NoLayers { .. } => "compare the directory with what it was made from".to_owned(),
+            Error::NotPaused { .. } => "do without: --pause=false".to_owned(),
             Error::NoRuntime { .. } => "install both files of coracle into one directory".to_owned(),
             Error::Container { failure, .. } => return failure.advice.clone(),
             Error::MonitorLost { name } => {

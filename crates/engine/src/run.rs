@@ -213,10 +213,36 @@ fn record(spec: &Spec, image: Option<&Image>, taken: &Taken, request: &Request) 
         created: runtime::state::now(),
         remove: spec.remove,
         labels: spec.labels.clone(),
+        config: image.map(|image| config(spec, image)),
         apparmor_profile: request.spec.process.as_ref().and_then(|process| process.apparmor_profile.clone()),
         stop_signal: spec.stop_signal.or_else(|| signal_of(image?)).unwrap_or(libc::SIGTERM),
         stop_timeout: spec.stop_timeout.or_else(|| timeout_of(image?)).unwrap_or(STOP_TIMEOUT),
     }
+}
+
+/// The image's configuration with what was asked in its place, as `commit` makes it the new image's.
+fn config(spec: &Spec, image: &Image) -> image::Config {
+    let mut config = image.config.clone();
+    if let Some(entrypoint) = &spec.entrypoint {
+        config.entrypoint.clone_from(entrypoint);
+        config.cmd.clear();
+    }
+    if !spec.command.is_empty() {
+        config.cmd.clone_from(&spec.command);
+    }
+    for (name, value) in &spec.process.environment {
+        let begin = format!("{name}=");
+        config.env.retain(|known| !known.starts_with(&begin));
+        config.env.extend(value.as_ref().map(|value| format!("{begin}{value}")));
+    }
+    config.labels.extend(spec.labels.iter().cloned());
+    if let Some(user) = &spec.process.user {
+        config.user.clone_from(user);
+    }
+    if let Some(directory) = &spec.process.working_directory {
+        config.working_dir = directory.display().to_string();
+    }
+    config
 }
 
 /// The image's `STOPSIGNAL`; one that is no signal counts for none, as in docker.

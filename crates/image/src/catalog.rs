@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::digest::Digest;
 use crate::durable;
@@ -265,6 +266,21 @@ impl Store {
         if !gone.is_disjoint(in_use) {
             return Err(Error::InUse { name: name.to_owned() });
         }
+        let removed = self.forget(&untag, &gone, staging)?;
+        // Space is freed before any is needed.
+        self.collect_garbage(staging)?;
+        self.prune_host(in_use)?;
+        self.write_index()?;
+        Ok(removed)
+    }
+
+    /// Takes names and images away, but not yet what they alone used. The caller holds both locks alone.
+    pub(crate) fn forget(
+        &self,
+        untag: &[&ReferenceRecord],
+        gone: &BTreeSet<Digest>,
+        staging: Option<&Staging>,
+    ) -> Result<Vec<Removed>> {
         // An image that has lost its last name is not to come back without one, if we are cut off before it is gone.
         if let (Some(staging), false) = (staging, gone.is_empty()) {
             gone.iter().try_for_each(|id| staging.announce(*id))?;
@@ -279,14 +295,10 @@ impl Store {
             removed.push(Removed::Untagged(reference));
         }
         for id in gone {
-            fs_err::remove_file(self.image_path(id))?;
-            removed.push(Removed::Deleted(id));
+            fs_err::remove_file(self.image_path(*id))?;
+            removed.push(Removed::Deleted(*id));
         }
         durable::names_in(&self.root.join("images"))?;
-        // Space is freed before any is needed.
-        self.collect_garbage(staging)?;
-        self.prune_host(in_use)?;
-        self.write_index()?;
         Ok(removed)
     }
 
@@ -314,7 +326,18 @@ impl Store {
         self.root.join("references").join(reference.name()).join(format!(":{tag}"))
     }
 
-    fn config(&self, id: Digest) -> Result<ImageConfig> {
+    /// The record of the image that a name means, for this machine's platform or the only one that is here.
+    pub(crate) fn named_record(&self, name: &str) -> Result<ImageRecord> {
+        self.refuse_built_in(name)?;
+        Ok(self.find_image(name, None)?.0)
+    }
+
+    pub(crate) fn config(&self, id: Digest) -> Result<ImageConfig> {
+        self.config_as(id)
+    }
+
+    /// The configuration as far as `T` reads it.
+    pub(crate) fn config_as<T: DeserializeOwned>(&self, id: Digest) -> Result<T> {
         let path = self.blob_path(id);
         serde_json::from_slice(&fs_err::read(&path)?)
             .map_err(|error| Error::BadRecord { path, reason: error.to_string() })
@@ -403,7 +426,7 @@ impl Store {
         Ok(None)
     }
 
-    fn names_of(&self, id: Digest) -> Result<Vec<Reference>> {
+    pub(crate) fn names_of(&self, id: Digest) -> Result<Vec<Reference>> {
         let records = self.reference_records()?;
         let has = |record: &&ReferenceRecord| record.images.iter().any(|image| image.id == id);
         records.iter().filter(has).map(|record| record.reference.parse()).collect()

@@ -19,7 +19,8 @@ use crate::recipe::Recipe;
 use crate::reference::Reference;
 use crate::registry::{Access, Repository, Sent};
 use crate::source::{self, Bytes, Origin, Source};
-use crate::store::{Staging, Store};
+use crate::staging::Staging;
+use crate::store::Store;
 use crate::stream::{Budget, Limits, Plain, Stored};
 use crate::unpack;
 
@@ -111,7 +112,6 @@ impl Store {
             (_, Location::Outside(to)) => to,
         };
         self.staged(|staging| {
-            let _hold = self.hold()?;
             let mut freight = self.gather(from, options, staging)?;
             if freight.roots.len() > 1 {
                 return Err(Error::SeveralImages { source_name: shown(from), count: freight.roots.len() });
@@ -127,7 +127,6 @@ impl Store {
     /// Writes images of the store into one archive or directory.
     pub fn save(&self, names: &[String], to: &Source, options: &CopyOptions) -> Result<()> {
         self.staged(|staging| {
-            let _hold = self.hold()?;
             let mut freight = Freight::default();
             for name in names {
                 self.gather_own(name, options, &mut freight)?;
@@ -213,8 +212,9 @@ impl Store {
         Ok(freight)
     }
 
-    /// What a name of the store means.
+    /// What a name of the store means. Its blobs are open then: that one is taken away does not matter any more.
     fn gather_own(&self, name: &str, options: &CopyOptions, freight: &mut Freight) -> Result<()> {
+        let _moment = self.moment()?;
         let platform = if let Which::One(Some(platform)) = &options.which { Some(platform) } else { None };
         let meaning = self.meaning(name, platform)?;
         let elsewhere = meaning.names.first().map(|name| Elsewhere::new(name.clone(), options.from.clone()));

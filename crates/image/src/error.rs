@@ -240,7 +240,7 @@ pub enum Error {
         owner: String,
     },
     /// A container uses the image.
-    #[error("image {name} is used by a container")]
+    #[error("image {name} is used by a container, or mounted")]
     InUse {
         /// The image as asked for.
         name: String,
@@ -290,6 +290,28 @@ pub enum Error {
         path: PathBuf,
         /// Why not.
         reason: &'static str,
+    },
+    /// A file of a container belongs to somebody who is nobody in there.
+    #[error("{} belongs to {uid}:{gid}, which has no number in the container", .path.display())]
+    NoOwner {
+        /// The file.
+        path: PathBuf,
+        /// Its owner here.
+        uid: u32,
+        /// Its group here.
+        gid: u32,
+    },
+    /// The image cannot be written in docker's form.
+    #[error("the image cannot be written in docker's form: {reason}")]
+    NoDockerForm {
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A part of the store could not be made anew.
+    #[error("{reason}")]
+    NotRepaired {
+        /// Why not.
+        reason: String,
     },
     /// A file with logins is malformed.
     #[error("{} is no file of logins: {reason}", .path.display())]
@@ -418,7 +440,7 @@ impl Error {
             Error::PlatformOfHost { .. } => {
                 "leave --platform out, or load an image for that platform".to_owned()
             }
-            Error::InUse { .. } => "remove the container first".to_owned(),
+            Error::InUse { .. } => "remove the container first, or unmount it: coracle image unmount".to_owned(),
             Error::BuiltIn { .. } => "nothing needs to be done: it takes no room worth freeing".to_owned(),
             Error::SeveralNames { .. } => "remove them one by one, or all with --force".to_owned(),
             Error::BadRecord { .. } => "remove the image and load it again".to_owned(),
@@ -430,6 +452,10 @@ impl Error {
             Error::CredentialHelper { program, .. } => {
                 format!("see that {program} works, or take it out of credsStore and credHelpers in auth.json or config.json")
             }
+            Error::NoOwner { .. } => {
+                "give the file an owner out of the container's range of ids (see /etc/subuid), from inside the container".to_owned()
+            }
+            Error::NoDockerForm { .. } => "write it in OCI's: --format oci".to_owned(),
             Error::NoHome => "set HOME, or name a file: --authfile".to_owned(),
             _ => return None,
         };

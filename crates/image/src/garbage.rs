@@ -39,6 +39,31 @@ impl Store {
     /// They are moved into `staging`, and deleted with it, when the lock is free again; at once where there is none, or no space for
     /// that.
     pub(crate) fn collect_garbage(&self, staging: Option<&Staging>) -> Result<()> {
+        let pins = staging::pins(self)?;
+        remove_empty_below(&self.root.join("references"))?;
+        let (layers, blobs) = self.unneeded()?;
+        for (directory, names) in [("layers", layers), ("blobs/sha256", blobs)] {
+            for name in names {
+                if !is_pinned(&pins, &name)? {
+                    take_away(&self.root.join(directory).join(name), staging)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The names of the layers and of the blobs that no image, no name and no work that goes on needs.
+    pub(crate) fn unused(&self) -> Result<(Vec<String>, Vec<String>)> {
+        let pins = staging::pins(self)?;
+        let is_free = |name: &String| !pins.iter().any(|pins| pins.names.contains(name));
+        let (mut layers, mut blobs) = self.unneeded()?;
+        layers.retain(is_free);
+        blobs.retain(is_free);
+        Ok((layers, blobs))
+    }
+
+    /// The names of the layers and of the blobs that no image and no name needs.
+    fn unneeded(&self) -> Result<(Vec<String>, Vec<String>)> {
         let mut needed = BTreeSet::new();
         let mut blobs = BTreeSet::new();
         for record in self.image_records()? {
@@ -50,19 +75,17 @@ impl Store {
             self.mark(&record.target, &mut blobs, 0);
         }
         needed.extend(blobs.into_iter().map(|digest| digest.hex()));
-        remove_empty_below(&self.root.join("references"))?;
-        let pins = staging::pins(self)?;
-        for directory in ["layers", "blobs/sha256"] {
+        let names = |directory: &str| -> Result<Vec<String>> {
+            let mut names = Vec::new();
             for entry in fs_err::read_dir(self.root.join(directory))? {
-                let entry = entry?;
-                let name = entry.file_name();
-                let name = name.to_string_lossy();
-                if !needed.contains(&*name) && !is_pinned(&pins, &name)? {
-                    take_away(&entry.path(), staging)?;
+                let name = entry?.file_name().to_string_lossy().into_owned();
+                if !needed.contains(&name) {
+                    names.push(name);
                 }
             }
-        }
-        Ok(())
+            Ok(names)
+        };
+        Ok((names("layers")?, names("blobs/sha256")?))
     }
 }
 

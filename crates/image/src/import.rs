@@ -105,7 +105,7 @@ fn config_json(config: Config, diff_id: Digest, options: &LoadOptions) -> Vec<u8
 }
 
 /// Applies one instruction of a Dockerfile to a configuration.
-fn apply(config: &mut Config, change: &str) -> Result<()> {
+pub(crate) fn apply(config: &mut Config, change: &str) -> Result<()> {
     let bad = |reason| Error::BadChange { text: change.to_owned(), reason };
     let (word, rest) =
         change.trim().split_once(char::is_whitespace).ok_or_else(|| bad("it has no argument"))?;
@@ -193,7 +193,7 @@ fn pairs(text: &str) -> Option<Vec<(String, String)>> {
 
 /// A time as the specification writes it: RFC 3339, UTC. The days are counted in the Gregorian calendar's cycle of 400 years,
 /// from the 1st of March, so that the leap day is a year's last.
-fn rfc3339(time: SystemTime) -> String {
+pub(crate) fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let shifted = days + 719_468;

@@ -24,7 +24,7 @@ use crate::registry::{Access, Download, Partial};
 use crate::source::{Bytes, Origin, Source};
 use crate::staging::Staging;
 use crate::store::{
-    ImageRecord, LayerRecord, PlatformImage, ReferenceRecord, RootDirectory, Store, read_record,
+    self, ImageRecord, LayerRecord, PlatformImage, ReferenceRecord, RootDirectory, Store, read_record,
     remove_if_there, to_json, version,
 };
 use crate::stream::{Budget, Compression, Limits, Plain, Stored, Sums};
@@ -213,7 +213,6 @@ impl Store {
         path: &Path,
         resumed: &mut u64,
     ) -> Result<HalfLayer> {
-        let (budget, progress) = shared;
         let layer = &plan.layers[at];
         let diff_ids = &plan.config.rootfs.diff_ids;
         let diff_id = diff_ids[at];
@@ -224,9 +223,8 @@ impl Store {
         let expected = layer.descriptor.as_ref().map(|descriptor| descriptor.digest);
         let has_blob = expected.is_some_and(|digest| self.blob_path(digest).exists());
         fs_err::create_dir(path)?;
-        // What a registry has can be fetched again whenever the blob itself is wanted.
-        let is_remote = matches!(layer.bytes, Bytes::Remote(_));
-        if let (Some(key), true) = (&here, has_blob || is_remote) {
+        // A layer whose blob is not here (any more) is read for the blob alone.
+        if let (Some(key), true) = (&here, has_blob) {
             return Ok(HalfLayer {
                 path: path.to_owned(),
                 blob: None,
@@ -234,6 +232,21 @@ impl Store {
                 tree: Unpacked::Here(key.clone()),
             });
         }
+        self.read_bytes(plan, at, (here, has_blob), shared, path, resumed)
+    }
+
+    /// Reads a layer's bytes from where they are into the directory `path`: into a tree, unless it is `here`, and into a blob, unless there
+    /// is one.
+    pub(crate) fn read_bytes(
+        &self,
+        plan: &Plan,
+        at: usize,
+        (here, has_blob): (Option<String>, bool),
+        (budget, progress): Shared<'_>,
+        path: &Path,
+        resumed: &mut u64,
+    ) -> Result<HalfLayer> {
+        let (layer, diff_id) = (&plan.layers[at], plan.config.rootfs.diff_ids[at]);
         let copy = path.join("blob");
         let Opened { reader, had, copy: file, partial } = self.open_layer(layer, has_blob, &copy)?;
         *resumed = had;
@@ -353,6 +366,7 @@ impl Store {
             root: layers.iter().rev().find_map(|layer| layer.record.root).unwrap_or(RootDirectory::DEFAULT),
             layers: layers.iter().map(|layer| layer.key.clone()).collect(),
             mounted: mounted(layers),
+            origin: self.origin_of(plan),
         };
         // What has a name is not to fail for want of space.
         let reserve = staging
@@ -364,6 +378,21 @@ impl Store {
         fs_err::remove_file(reserve)?;
         self.write_index()?;
         Ok(record)
+    }
+
+    /// Where an image came from: what was known of it before, and where it comes from now.
+    fn origin_of(&self, plan: &Plan) -> store::Origin {
+        let known = self.image_record(plan.id).ok();
+        // Of another manifest it would be other blobs.
+        let known =
+            known.filter(|known| Some(known.manifest.digest) == plan.manifest.as_ref().map(|m| m.digest));
+        let mut origin = known.map(|known| known.origin).or(plan.below.clone()).unwrap_or_default();
+        if let Some(repository) = &plan.repository {
+            origin.repositories.retain(|known| known != repository);
+            origin.repositories.push(repository.clone());
+            origin.layers = plan.layers.len();
+        }
+        origin
     }
 
     /// Makes `name` mean `target`. The platforms that it had stay where it meant the same before.
@@ -390,7 +419,7 @@ impl Store {
 }
 
 /// What the threads that unpack an image's layers have in common.
-type Shared<'a> = (&'a Budget, &'a Progress);
+pub(crate) type Shared<'a> = (&'a Budget, &'a Progress);
 
 /// A layer that can be read.
 struct Opened {
@@ -421,11 +450,11 @@ pub(crate) enum Unpacked {
 
 /// A layer that can be committed.
 pub(crate) struct ReadyLayer {
-    key: String,
-    staged: Option<PathBuf>,
-    blob: Option<PathBuf>,
-    sums: Option<Sums>,
-    record: LayerRecord,
+    pub(crate) key: String,
+    pub(crate) staged: Option<PathBuf>,
+    pub(crate) blob: Option<PathBuf>,
+    pub(crate) sums: Option<Sums>,
+    pub(crate) record: LayerRecord,
 }
 
 fn layer_record(diff_id: Digest, summary: &Summary) -> LayerRecord {

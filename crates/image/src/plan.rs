@@ -22,6 +22,10 @@ pub(crate) struct Plan {
     /// Indexes, manifest and configuration, to be stored as they are.
     pub(crate) documents: Vec<(Digest, Vec<u8>)>,
     pub(crate) id: Digest,
+    /// The repository that it is fetched from.
+    pub(crate) repository: Option<String>,
+    /// Where the image came from that it is made on top of.
+    pub(crate) below: Option<crate::store::Origin>,
     pub(crate) config_size: u64,
     pub(crate) config: ImageConfig,
     pub(crate) layers: Vec<PlannedLayer>,
@@ -116,6 +120,7 @@ fn named_plans(origin: &Origin, source: &Source, options: &LoadOptions) -> Resul
     let mut plan = oci_plan(origin, &manifest, documents, options)?;
     if let Source::Registry(name) = source {
         plan.names = vec![name.clone()];
+        plan.repository = Some(name.name().to_owned());
     }
     plan.target = Some(entry.clone());
     Ok(vec![plan])
@@ -272,6 +277,8 @@ pub(crate) fn plan(
         names: Vec::new(),
         target: None,
         manifest: None,
+        repository: None,
+        below: None,
         config_size: config_bytes.len() as u64,
         documents: vec![(id, config_bytes)],
         id,

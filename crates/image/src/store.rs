@@ -89,6 +89,18 @@ pub(crate) struct ImageRecord {
     pub(crate) layers: Vec<String>,
     /// Keys of those that are mounted, bottom first: none twice, none below an opaque root.
     pub(crate) mounted: Vec<String>,
+    /// Where it came from.
+    #[serde(default)]
+    pub(crate) origin: Origin,
+}
+
+/// The registries that an image was fetched from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Origin {
+    /// Host and path of each repository, the latest last; empty where it came from an archive.
+    pub(crate) repositories: Vec<String>,
+    /// How many of its layers they have, from the bottom: what `commit` puts on top is nowhere else.
+    pub(crate) layers: usize,
 }
 
 /// A file below `references/`.
@@ -209,7 +221,7 @@ impl Store {
         staging: &Staging,
         look: impl FnOnce() -> Result<(T, BTreeSet<String>)>,
     ) -> Result<T> {
-        let _moment = self.lock("commit.lock", FlockOperation::LockShared)?;
+        let _moment = self.moment()?;
         let (found, needed) = look()?;
         staging.add_pins(&needed)?;
         Ok(found)
@@ -250,7 +262,7 @@ impl Store {
     /// Ends a staging directory whose work went well. What was left in place for it alone goes with it.
     fn leave(&self, staging: Staging) -> Result<()> {
         if staging.has_pins() {
-            let moment = self.lock("commit.lock", FlockOperation::LockShared)?;
+            let moment = self.moment()?;
             let is_owed = staging.unpin()?;
             drop(moment);
             if is_owed {
@@ -267,6 +279,11 @@ impl Store {
 
     pub(crate) fn commit_lock(&self) -> Result<Hold> {
         self.lock("commit.lock", FlockOperation::LockExclusive)
+    }
+
+    /// Keeps all that is here in place until the result is dropped: whoever takes something away, or puts something in its place, waits.
+    pub(crate) fn moment(&self) -> Result<Hold> {
+        self.lock("commit.lock", FlockOperation::LockShared)
     }
 
     fn lock(&self, name: &str, operation: FlockOperation) -> Result<Hold> {
@@ -372,6 +389,11 @@ impl Store {
 
     /// All names' records, sorted by name.
     pub(crate) fn reference_records(&self) -> Result<Vec<ReferenceRecord>> {
+        self.reference_paths()?.iter().map(|path| read_record(path)).collect()
+    }
+
+    /// The files of all names' records.
+    pub(crate) fn reference_paths(&self) -> Result<Vec<PathBuf>> {
         let mut paths = Vec::new();
         let mut directories = vec![self.root.join("references")];
         while let Some(directory) = directories.pop() {
@@ -385,7 +407,7 @@ impl Store {
             }
         }
         paths.sort();
-        paths.iter().map(|path| read_record(path)).collect()
+        Ok(paths)
     }
 
     /// Writes `index.json` anew. The caller holds the commit lock.
@@ -408,7 +430,8 @@ impl Store {
         }
     }
 
-    fn index(&self) -> Result<Vec<u8>> {
+    /// What `index.json` is to be.
+    pub(crate) fn index(&self) -> Result<Vec<u8>> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
         struct Index {

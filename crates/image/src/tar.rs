@@ -9,10 +9,12 @@
 mod header;
 mod pax;
 mod sparse;
+mod writer;
 
 use std::io::{self, BufRead, Seek};
 
 pub(crate) use sparse::Segment;
+pub(crate) use writer::Writer;
 
 use header::{BLOCK, Header};
 use pax::Pax;

@@ -1,5 +1,6 @@
 //! Finding what changed in the store since it was written.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -15,8 +16,10 @@ use crate::digest::{Digest, hex};
 use crate::error::{Error, Result, system};
 use crate::form::Form;
 use crate::inventory::{self, Content, Record};
+use crate::reference::Reference;
 use crate::store::{ImageRecord, Store};
 use crate::stream::Range;
+use crate::xattr;
 
 /// A file of the store that is not what it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,30 +32,88 @@ pub struct Damage {
     pub found: String,
 }
 
+/// What became of an image's files.
+#[derive(Debug, Clone)]
+pub struct Verified {
+    /// The image.
+    pub id: Digest,
+    /// Its names.
+    pub names: Vec<Reference>,
+    /// What is wrong with its layers, its blobs and its documents.
+    pub damage: Vec<Damage>,
+    /// Compressed blobs that were dropped, since a registry has them.
+    pub dropped: Vec<Digest>,
+}
+
 impl Store {
     /// Reads every layer and blob of the image that `name` means, or of all images, and compares them with what was written down when
     /// they were unpacked. Changes nothing.
     pub fn verify(&self, name: Option<&str>) -> Result<Vec<Damage>> {
-        let find = || match name {
-            Some(name) => Ok(vec![self.image_record(self.resolve(name, None)?.id)?]),
-            None => self.image_records(),
-        };
-        self.keeping(find, |records| self.verify_records(&records))
+        let names: Vec<String> = name.map(str::to_owned).into_iter().collect();
+        let mut all: Vec<Damage> = Vec::new();
+        for damage in self.verify_images(&names)?.into_iter().flat_map(|image| image.damage) {
+            if !all.contains(&damage) {
+                all.push(damage);
+            }
+        }
+        Ok(all)
     }
 
-    fn verify_records(&self, records: &[ImageRecord]) -> Result<Vec<Damage>> {
-        let mut damage = Vec::new();
-        let (mut layers, mut blobs) = (BTreeSet::new(), BTreeSet::new());
+    /// The same for each of several images, or for all where none is named. What they share is read once.
+    pub fn verify_images(&self, names: &[String]) -> Result<Vec<Verified>> {
+        let find = || match names {
+            [] => self.image_records(),
+            names => names.iter().map(|name| self.named_record(name)).collect(),
+        };
+        self.keeping(find, |records| self.verify_records(records))
+    }
+
+    fn verify_records(&self, records: Vec<ImageRecord>) -> Result<Vec<Verified>> {
+        let fetchable = self.fetchable_blobs()?;
+        let (mut layers, mut blobs) = (BTreeMap::new(), BTreeMap::new());
+        let mut images = Vec::new();
         for record in records {
-            layers.extend(&record.layers);
-            self.mark(&record.manifest, &mut blobs, 0);
+            let mut image = Verified {
+                id: record.id,
+                names: self.names_of(record.id)?,
+                damage: Vec::new(),
+                dropped: Vec::new(),
+            };
+            for key in &record.layers {
+                if !layers.contains_key(key) {
+                    layers.insert(key.clone(), self.verify_layer(key)?);
+                }
+                image.damage.extend(layers[key].iter().cloned());
+            }
+            let mut needed = BTreeSet::new();
+            self.mark(&record.manifest, &mut needed, 0);
+            for digest in needed {
+                let is_here = self.blob_path(digest).exists();
+                if !is_here && fetchable.contains(&digest) {
+                    image.dropped.push(digest);
+                    continue;
+                }
+                if let Entry::Vacant(place) = blobs.entry(digest) {
+                    place.insert(self.verify_blob(digest)?);
+                }
+                image.damage.extend(blobs[&digest].iter().cloned());
+            }
+            images.push(image);
         }
-        for key in layers {
-            verify_layer(&self.layer_path(key), self.form, &mut damage)?;
-        }
-        for digest in blobs {
-            verify_blob(&self.blob_path(digest), digest, &mut damage)?;
-        }
+        Ok(images)
+    }
+
+    /// What is wrong with a layer.
+    pub(crate) fn verify_layer(&self, key: &str) -> Result<Vec<Damage>> {
+        let mut damage = Vec::new();
+        verify_layer(&self.layer_path(key), self.form, &mut damage)?;
+        Ok(damage)
+    }
+
+    /// What is wrong with a blob.
+    pub(crate) fn verify_blob(&self, digest: Digest) -> Result<Vec<Damage>> {
+        let mut damage = Vec::new();
+        verify_blob(&self.blob_path(digest), digest, &mut damage)?;
         Ok(damage)
     }
 }
@@ -106,8 +167,14 @@ fn verify_layer(layer: &Path, form: Form, damage: &mut Vec<Damage>) -> Result<()
         Err(error) => return Err(error),
     };
     let path = layer.join("fs");
-    let root = rustix::fs::open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(system("open", &path))?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = match rustix::fs::open(&path, flags, Mode::empty()) {
+        Err(Errno::NOENT) => {
+            damage.push(Damage { path, expected: "a directory".to_owned(), found: "nothing".to_owned() });
+            return Ok(());
+        }
+        other => other.map_err(system("open", &path))?,
+    };
     Check { root, path, form, expected, damage }.run()
 }
 
@@ -235,9 +302,9 @@ impl Check<'_> {
             None => [format!("/proc/self/fd/{}/", self.root.as_raw_fd()).as_bytes(), path].concat(),
         };
         // The link in /proc is followed for an open file only; what it leads to in the other case is not.
-        let found = read_xattrs(&place, file.is_some()).map_err(system("listxattr", self.full(path)))?;
-        let found: BTreeMap<_, _> =
-            found.into_iter().filter(|(name, _)| self.form.takes_xattr(name)).collect();
+        let found = xattr::read(&place, file.is_some()).map_err(system("listxattr", self.full(path)))?;
+        let found = found.into_iter().filter(|(name, _)| self.form.takes_xattr(name));
+        let found: BTreeMap<_, _> = found.map(|(name, value)| (name, hex(&value))).collect();
         let shown = |map: &BTreeMap<Vec<u8>, String>| {
             let pairs = map.iter().map(|(name, value)| format!("{}={value}", String::from_utf8_lossy(name)));
             pairs.collect::<Vec<_>>().join(" ")
@@ -290,29 +357,4 @@ fn kind_found(stat: &Stat) -> &'static str {
         FileType::Fifo => "a named pipe",
         _ => "something else",
     }
-}
-
-/// Names and values in hexadecimal digits.
-fn read_xattrs(place: &[u8], follow: bool) -> rustix::io::Result<Vec<(Vec<u8>, String)>> {
-    let mut names = vec![0; 64 << 10];
-    let listed = if follow {
-        rustix::fs::listxattr(place, &mut names[..])
-    } else {
-        rustix::fs::llistxattr(place, &mut names[..])
-    };
-    let length = match listed {
-        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-        other => other?,
-    };
-    let mut value = vec![0; 64 << 10];
-    let mut found = Vec::new();
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        let length = if follow {
-            rustix::fs::getxattr(place, name, &mut value[..])?
-        } else {
-            rustix::fs::lgetxattr(place, name, &mut value[..])?
-        };
-        found.push((name.to_vec(), hex(&value[..length])));
-    }
-    Ok(found)
 }

@@ -60,4 +60,5 @@ pub use error::{Error, Failure, Result};
 pub use exec::{Exec, Executed, exec};
 pub use labels::has_apparmor;
 pub use launch::{Job, Running, launch, map_by_helpers};
+pub use overlay::mount_overlay;
 pub use streams::Streams;

@@ -25,6 +25,23 @@ pub struct Arguments {
     names: Vec<String>,
 }
 
+/// Print all that is known of images
+#[derive(Debug, clap::Args)]
+pub struct OfImages {
+    /// json, or a text with {{.Id}}, {{.Config.User}} and the like, {{json .Config}}
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<String>,
+    /// Names or ids
+    #[arg(required = true, value_name = "IMAGE")]
+    names: Vec<String>,
+}
+
+impl From<OfImages> for Arguments {
+    fn from(OfImages { format, names }: OfImages) -> Self {
+        Self { format, kind: Some(Kind::Image), names }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Kind {
     Container,

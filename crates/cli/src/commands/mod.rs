@@ -2,7 +2,12 @@
 
 pub mod anatomy;
 pub mod archive;
+pub mod commit;
 pub mod copy;
+pub mod diff;
+pub mod export;
+pub mod history;
+pub mod image;
 pub mod images;
 pub mod import;
 pub mod inspect;
@@ -18,4 +23,5 @@ pub mod rmi;
 pub mod run;
 pub mod save;
 pub mod stop;
+pub mod system;
 pub mod tag;

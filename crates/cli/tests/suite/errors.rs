@@ -52,6 +52,9 @@ fn the_help_is_as_kept() {
     for words in [
         &["--help"][..],
         &["anatomy", "--help"],
+        &["commit", "--help"],
+        &["diff", "--help"],
+        &["export", "--help"],
         &["kill", "--help"],
         &["ps", "--help"],
         &["rm", "--help"],

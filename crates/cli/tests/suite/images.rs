@@ -6,7 +6,7 @@ use std::process::Stdio;
 use crate::coracle::{Coracle, Ran, fixture};
 
 #[track_caller]
-fn refused(coracle: &Coracle, args: &[&str], words: &str) {
+pub fn refused(coracle: &Coracle, args: &[&str], words: &str) {
     let ran = coracle.run(args);
     assert_eq!(ran.code, 1, "{args:?}: {ran:?}");
     assert!(ran.err.contains(words), "{args:?}: {}", ran.err);
@@ -180,8 +180,34 @@ fn what_cannot_be_done_is_said() {
 fn the_help_is_as_kept() {
     let coracle = Coracle::new();
     let mut help = String::new();
-    for verb in ["copy", "images", "import", "inspect", "load", "pull", "push", "rmi", "save", "tag"] {
-        let mut command = coracle.command(&[verb, "--help"]);
+    let verbs = [
+        "copy",
+        "history",
+        "image",
+        "image diff",
+        "image explain",
+        "image mount",
+        "image prune",
+        "image tree",
+        "image unmount",
+        "image verify",
+        "images",
+        "import",
+        "inspect",
+        "load",
+        "pull",
+        "push",
+        "rmi",
+        "save",
+        "system",
+        "system check",
+        "system df",
+        "system prune",
+        "tag",
+    ];
+    for verb in verbs {
+        let words: Vec<&str> = verb.split(' ').chain(["--help"]).collect();
+        let mut command = coracle.command(&words);
         command.env_remove("COLUMNS");
         help.push_str(&format!("$ coracle {verb} --help\n"));
         help.push_str(&String::from_utf8(command.output().unwrap().stdout).unwrap());

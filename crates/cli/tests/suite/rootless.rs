@@ -141,3 +141,42 @@ fn a_limit_is_enforced_or_refused() {
         coracle.assert_nothing_left();
     });
 }
+
+#[test]
+fn changes_have_their_owners() {
+    as_user("changes_have_their_owners", |coracle| {
+        let has_ids = has_ids(coracle);
+        let own = if has_ids { "chown 33:34 /mine; " } else { "" };
+        let script = format!("echo x > /mine; {own}rm /etc/group; rm -r /home; mkdir /home");
+        let expected = "C /etc\nD /etc/group\nC /home\nD /home/alice\nA /mine\n";
+        let mut options = vec![(&[][..], "plain")];
+        if has_ids {
+            options.push((&["--userns", "keep-id", "-u", "0"], "kept"));
+        }
+        for (options, name) in options {
+            let words = [&["run", "--name", name], options, &["busybox", "sh", "-c", &script]].concat();
+            coracle.ok(&words);
+            assert_eq!(coracle.ok(&["diff", name]), expected);
+            coracle.ok(&["commit", name, name]);
+            let look = "stat -c %u:%g /mine /bin; ls /home; cat /mine; test ! -e /etc/group";
+            let owner = if has_ids { "33:34" } else { "0:0" };
+            assert_eq!(coracle.ok(&["run", "--rm", name, "sh", "-c", look]), format!("{owner}\n0:0\nx\n"));
+            let archive = coracle.directory().join("flat.tar");
+            coracle.ok(&["export", "-o", archive.to_str().unwrap(), name]);
+            let list =
+                Command::new("tar").args(["--numeric-owner", "-tvf"]).arg(&archive).output().unwrap().stdout;
+            let list = String::from_utf8(list).unwrap();
+            let mine = list.lines().find(|line| line.ends_with(" mine")).unwrap_or_else(|| panic!("{list}"));
+            assert!(mine.contains(&owner.replace(':', "/")) && list.contains(" bin/busybox\n"), "{list}");
+        }
+        assert_eq!(coracle.ok(&["image", "verify"]), "");
+        assert_eq!(coracle.ok(&["system", "check"]), "");
+        assert!(coracle.ok(&["image", "explain", "plain"]).contains("2 layers"));
+        assert!(coracle.ok(&["system", "df", "-v"]).contains("Containers space usage"));
+        let refused = coracle.run(&["image", "mount", "busybox"]);
+        assert!(refused.code == 1 && refused.err.contains("only root") && refused.err.lines().count() == 3);
+        assert!(coracle.ok(&["system", "prune", "-af"]).contains("Deleted Containers:\n"));
+        assert_eq!(coracle.ok(&["images", "-q"]), "");
+        coracle.assert_nothing_left();
+    });
+}
