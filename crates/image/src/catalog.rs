@@ -10,6 +10,7 @@ use crate::digest::Digest;
 use crate::durable;
 use crate::error::{Error, Result};
 use crate::host;
+use crate::listing::Listed;
 use crate::oci::{Config, Descriptor, ImageConfig, Platform};
 use crate::reference::Reference;
 use crate::staging::Staging;
@@ -153,24 +154,22 @@ impl Store {
 
     /// All images, one line for each name and platform, sorted by name; those without a name last.
     pub fn images(&self) -> Result<Vec<Summary>> {
+        let listing = self.listing()?;
         let mut summaries = Vec::new();
-        let mut named = BTreeSet::new();
-        for reference in self.reference_records()? {
+        for reference in listing.names() {
             let name: Reference = reference.reference.parse()?;
-            for image in &reference.images {
-                named.insert(image.id);
-                let mut summary = summary(self.image_record(image.id)?, reference.target.digest);
+            for PlatformImage { id, .. } in &reference.images {
+                let Some(image) = listing.image(*id) else {
+                    let reason = format!("the image {id} that it means is not here");
+                    return Err(Error::BadRecord { path: self.reference_path(&name), reason });
+                };
+                let mut summary = summary(image, reference.target.digest);
                 summary.repository = Some(name.repository().to_owned());
                 summary.tag = name.tag().map(str::to_owned);
                 summaries.push(summary);
             }
         }
-        for record in self.image_records()? {
-            if !named.contains(&record.id) {
-                let digest = record.manifest.digest;
-                summaries.push(summary(record, digest));
-            }
-        }
+        summaries.extend(listing.nameless().map(|image| summary(image, image.manifest.digest)));
         Ok(summaries)
     }
 
@@ -473,15 +472,15 @@ fn shown(canonical: &str) -> String {
     canonical.parse::<Reference>().map_or_else(|_| canonical.to_owned(), |name| name.to_string())
 }
 
-fn summary(record: ImageRecord, digest: Digest) -> Summary {
+fn summary(image: &Listed, digest: Digest) -> Summary {
     Summary {
         repository: None,
         tag: None,
         digest,
-        id: record.id,
-        created: record.created,
-        size: record.size,
-        platform: record.platform,
+        id: image.id,
+        created: image.created.clone(),
+        size: image.size,
+        platform: image.platform.clone(),
     }
 }
 

@@ -70,7 +70,7 @@ impl Store {
     pub(crate) fn check_held(&self) -> Result<Vec<Flaw>> {
         let mut look = Look { store: self, flaws: Vec::new() };
         // A load puts things in place and names them under this lock.
-        let commit = self.commit_lock()?;
+        let commit = self.moment()?;
         let images = look.images()?;
         let names = look.names(&images)?;
         // Where a record cannot be read it is not known what is used.
@@ -155,7 +155,7 @@ impl Look<'_> {
 
     fn index(&mut self) -> Result<()> {
         let found = fs_err::read(self.store.root.join("index.json")).unwrap_or_default();
-        if found != self.store.index()? {
+        if found != crate::store::index(&self.store.make_listing()?) {
             self.note(Part::Index, "it is not the list of the images that are here", Vec::new(), false);
         }
         Ok(())

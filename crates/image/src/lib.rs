@@ -32,6 +32,7 @@ mod history;
 mod host;
 mod import;
 mod inventory;
+mod listing;
 mod load;
 mod lower;
 mod merged;

@@ -9,6 +9,7 @@
 //!   partial/HEX-SIZE             a registry's blob as far as it came; whoever fetches it holds its lock
 //!   staging/                     what is not complete; a directory whose lock nobody holds is rubbish
 //!   use.lock commit.lock
+//!   listing.json listing.old     our own index: what `images` prints; can be removed at any time
 //! ```
 //!
 //! What a name leads to is complete, because the name is written last: staged, made durable, renamed, and the directory made
@@ -34,6 +35,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result, system};
 use crate::form::{Form, Ownership};
 use crate::inventory::Record;
+use crate::listing::Listing;
 use crate::oci::{Descriptor, Document, FULL_NAME, ManifestOrIndex, Platform, REF_NAME, media};
 use crate::staging::Staging;
 
@@ -278,7 +280,9 @@ impl Store {
     }
 
     pub(crate) fn commit_lock(&self) -> Result<Hold> {
-        self.lock("commit.lock", FlockOperation::LockExclusive)
+        let lock = self.lock("commit.lock", FlockOperation::LockExclusive)?;
+        self.take_listing()?;
+        Ok(lock)
     }
 
     /// Keeps all that is here in place until the result is dropped: whoever takes something away, or puts something in its place, waits.
@@ -410,51 +414,34 @@ impl Store {
         Ok(paths)
     }
 
-    /// Writes `index.json` anew. The caller holds the commit lock.
-    ///
-    /// On a full disk one that is no longer than before is written over the old one: after a removal it needs no space.
+    /// Writes `index.json` and the index of our own anew. The caller holds the commit lock.
     pub(crate) fn write_index(&self) -> Result<()> {
-        let text = self.index()?;
+        self.write_indexes(&self.make_listing()?)
+    }
+
+    /// On a full disk an `index.json` that is no longer than before is written over the old one: after a removal it needs no space.
+    pub(crate) fn write_indexes(&self, listing: &Listing) -> Result<()> {
+        let text = index(listing);
+        let result = self.write_index_json(&text);
+        // This one may take what space is left.
+        self.keep_listing(listing);
+        result
+    }
+
+    fn write_index_json(&self, text: &[u8]) -> Result<()> {
         let (path, temporary) = (self.root.join("index.json"), self.root.join(".index.json"));
-        let written = fs_err::write(&temporary, &text).and_then(|()| fs_err::rename(&temporary, &path));
+        let written = fs_err::write(&temporary, text).and_then(|()| fs_err::rename(&temporary, &path));
         let Err(error) = written.map_err(Error::File) else { return Ok(()) };
         // The error that matters is the first one.
         drop(remove_if_there(&temporary));
         match fs_err::metadata(&path) {
             Ok(old) if error.is_full() && text.len() as u64 <= old.len() => {
                 let mut file = fs_err::OpenOptions::new().write(true).open(&path)?;
-                file.write_all(&text)?;
+                file.write_all(text)?;
                 Ok(file.set_len(text.len() as u64)?)
             }
             _ => Err(error),
         }
-    }
-
-    /// What `index.json` is to be.
-    pub(crate) fn index(&self) -> Result<Vec<u8>> {
-        #[derive(Serialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Index {
-            schema_version: u32,
-            media_type: &'static str,
-            manifests: Vec<Descriptor>,
-        }
-        let mut manifests = Vec::new();
-        let mut named = BTreeSet::new();
-        for record in self.reference_records()? {
-            named.extend(record.images.iter().map(|image| image.id));
-            let mut descriptor = record.target;
-            for key in [REF_NAME, FULL_NAME] {
-                descriptor.annotations.insert(key.to_owned(), record.reference.clone());
-            }
-            manifests.push(descriptor);
-        }
-        for record in self.image_records()? {
-            if !named.contains(&record.id) {
-                manifests.push(record.manifest);
-            }
-        }
-        Ok(to_json(&Index { schema_version: 2, media_type: media::INDEX, manifests }))
     }
 
     /// Marks a manifest or index and all that it leads to. What is not here (other platforms) is not followed.
@@ -475,6 +462,26 @@ impl Store {
             Err(_) => {}
         }
     }
+}
+
+/// The text of `index.json`.
+pub(crate) fn index(listing: &Listing) -> Vec<u8> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Index {
+        schema_version: u32,
+        media_type: &'static str,
+        manifests: Vec<Descriptor>,
+    }
+    let named = listing.names().into_iter().map(|record| {
+        let mut descriptor = record.target.clone();
+        for key in [REF_NAME, FULL_NAME] {
+            descriptor.annotations.insert(key.to_owned(), record.reference.clone());
+        }
+        descriptor
+    });
+    let manifests = named.chain(listing.nameless().map(|image| image.manifest.clone())).collect();
+    to_json(&Index { schema_version: 2, media_type: media::INDEX, manifests })
 }
 
 pub(crate) fn remove_if_there(path: &Path) -> Result<()> {

@@ -19,6 +19,8 @@ mod forms;
 mod hostile;
 #[path = "suite/layers.rs"]
 mod layers;
+#[path = "suite/listing.rs"]
+mod listing;
 #[path = "suite/mutations.rs"]
 mod mutations;
 #[path = "suite/peers.rs"]

@@ -38,6 +38,20 @@ fn an_image_comes_gets_names_and_goes() {
 }
 
 #[test]
+fn lists_are_the_same_without_the_index() {
+    let coracle = Coracle::with_busybox();
+    coracle.ok(&["tag", "busybox", "other:1"]);
+    coracle.ok(&["run", "--name", "ended", "busybox", "true"]);
+    let lists = || [coracle.ok(&["images", "--digests", "--no-trunc"]), coracle.ok(&["ps", "-aq"])];
+    let before = lists();
+    assert_eq!(before[0].lines().count(), 3);
+    for file in ["listing.json", "listing.old"] {
+        let _ = std::fs::remove_file(coracle.root().join("image").join(file));
+    }
+    assert_eq!(lists(), before);
+}
+
+#[test]
 fn an_image_in_use_stays() {
     let coracle = Coracle::with_busybox();
     coracle.ok(&["run", "--name", "user", "busybox", "true"]);

@@ -38,21 +38,13 @@ fn archive(scratch: &Scratch) -> PathBuf {
     scratch.write("i.tar", &image("crash:1", &[Layer::gzip(&base), Layer::plain(top)]))
 }
 
-/// The process that is killed: this test binary, asked for this one test.
-fn child(scratch: &Scratch) -> Vec<String> {
+/// The process that is killed: this test binary, asked for one test.
+fn child(scratch: &Scratch, test: &str) -> Vec<String> {
     let exe = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
     let root = scratch.path.to_str().unwrap();
-    [
-        "env",
-        &format!("CORACLE_TEST_ROOT={root}"),
-        &exe,
-        "--exact",
-        "crash::load_here",
-        "--ignored",
-        "--test-threads=1",
-    ]
-    .map(str::to_owned)
-    .to_vec()
+    ["env", &format!("CORACLE_TEST_ROOT={root}"), &exe, "--exact", test, "--ignored", "--test-threads=1"]
+        .map(str::to_owned)
+        .to_vec()
 }
 
 #[test]
@@ -70,21 +62,36 @@ fn load_here() {
     });
 }
 
+#[test]
+#[ignore = "run by the tests below in a process of its own"]
+fn remove_here() {
+    let root = PathBuf::from(std::env::var("CORACLE_TEST_ROOT").unwrap());
+    let removed = Store::open(&root).and_then(|store| {
+        store.tag("crash:1", &"crash:2".parse().unwrap())?;
+        let id = store.images()?[0].id.hex();
+        store.remove(&id, true, || Ok(Default::default()))
+    });
+    std::process::exit(if removed.is_ok() { 0 } else { 100 });
+}
+
 /// The next command finds a whole image or none, and no rubbish; then a load works.
 fn assert_sound(scratch: &Scratch, step: &str) {
     Store::open(&scratch.path).unwrap_or_else(|error| panic!("{step}: {error}"));
     let store = scratch.settled();
     assert_eq!(std::fs::read_dir(store.layout().join("staging")).unwrap().count(), 0, "{step}");
-    match store.images().unwrap().len() {
-        0 => scratch.assert_empty(),
-        1 => {
-            assert!(store.images().unwrap()[0].repository.is_some(), "{step}: it has no name");
-            assert_eq!(store.verify(None).unwrap(), [], "{step}");
-            scratch.remove(&store.images().unwrap()[0].id.hex(), true, &[]).unwrap();
-            scratch.assert_empty();
-        }
-        other => panic!("{step}: {other} images"),
+    let listed = format!("{:?}", store.images().unwrap());
+    for index in ["listing.json", "listing.old"] {
+        let _ = std::fs::remove_file(store.layout().join(index));
     }
+    assert_eq!(listed, format!("{:?}", store.images().unwrap()), "{step}: the index lied");
+    let images = store.images().unwrap();
+    assert!(images.iter().all(|image| image.repository.is_some()), "{step}: an image has no name");
+    assert_eq!(store.verify(None).unwrap(), [], "{step}");
+    if let Some(image) = images.first() {
+        assert!(images.iter().all(|other| other.id == image.id), "{step}: {images:?}");
+        scratch.remove(&image.id.hex(), true, &[]).unwrap();
+    }
+    scratch.assert_empty();
     scratch.load(scratch.join("i.tar").to_str().unwrap()).unwrap();
     assert_eq!(store.verify(None).unwrap(), [], "{step}");
     let index: serde_json::Value =
@@ -92,18 +99,19 @@ fn assert_sound(scratch: &Scratch, step: &str) {
     assert_eq!(index["manifests"].as_array().unwrap().len(), 1, "{step}");
 }
 
-/// Runs the load under strace again and again, with `fault` at each occurrence of each call. Gives the number of faults.
-fn at_every_step(fault: &str) -> usize {
+/// Runs a test under strace again and again, with `fault` at each occurrence of each call. Gives the number of faults.
+fn at_every_step(fault: &str, test: &str, prepare: impl Fn(&Scratch)) -> usize {
     let mut faults = 0;
     for call in CALLS {
         for at in 1.. {
             let scratch = Scratch::new();
             archive(&scratch);
+            prepare(&scratch);
             let log = scratch.join("strace.log");
             let status = Command::new("strace")
                 .args(["-f", "-qq", "-o", log.to_str().unwrap(), "-e", &format!("trace={call}")])
                 .args(["-e", &format!("inject={call}:{fault}:when={at}")])
-                .args(child(&scratch))
+                .args(child(&scratch, test))
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .status()
@@ -134,7 +142,7 @@ fn has_strace() -> bool {
 #[test]
 fn killed_at_every_step() {
     if has_strace() {
-        let faults = at_every_step("signal=KILL");
+        let faults = at_every_step("signal=KILL", "crash::load_here", |_| ());
         assert!(faults > 60, "only {faults}: strace saw nothing?");
     }
 }
@@ -142,8 +150,20 @@ fn killed_at_every_step() {
 #[test]
 fn disk_full_at_every_step() {
     if has_strace() {
-        let faults = at_every_step("error=ENOSPC");
+        let faults = at_every_step("error=ENOSPC", "crash::load_here", |_| ());
         assert!(faults > 60, "only {faults}: strace saw nothing?");
+    }
+}
+
+#[test]
+fn removal_killed_or_without_space_at_every_step() {
+    if has_strace() {
+        for fault in ["signal=KILL", "error=ENOSPC"] {
+            let load =
+                |scratch: &Scratch| drop(scratch.load(scratch.join("i.tar").to_str().unwrap()).unwrap());
+            let faults = at_every_step(fault, "crash::remove_here", load);
+            assert!(faults > 30, "only {faults}: strace saw nothing?");
+        }
     }
 }
 
@@ -153,7 +173,7 @@ fn killed_at_random() {
     for _ in 0..40 {
         let scratch = Scratch::new();
         archive(&scratch);
-        let mut args = child(&scratch).into_iter();
+        let mut args = child(&scratch, "crash::load_here").into_iter();
         let mut load = Command::new(args.next().unwrap())
             .args(args)
             .stdout(Stdio::null())
