@@ -134,7 +134,7 @@ impl Changes {
         };
         let (uid, gid) = match what {
             What::Whiteout => (0, 0),
-            _ => owner_of(&stat, owner).ok_or_else(|| Error::NoOwner {
+            _ => owner_of(&stat, owner).ok_or(Error::NoOwner {
                 path: full,
                 uid: stat.st_uid,
                 gid: stat.st_gid,
@@ -247,10 +247,11 @@ impl Changes {
             }
             names.insert(inode, path.to_vec());
         }
-        Ok(match upper.entry.kind {
+        match upper.entry.kind {
             Kind::File => writer.add(&upper.entry, &mut File::open(self.full(path))?)?,
             _ => writer.add(&upper.entry, &mut std::io::empty())?,
-        })
+        }
+        Ok(())
     }
 }
 

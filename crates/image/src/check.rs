@@ -55,8 +55,8 @@ pub struct Flaw {
     pub problem: String,
     /// The images that need it, by name where they have one.
     pub images: Vec<String>,
-    /// Whether an image cannot be used as it is until this is repaired.
-    pub is_serious: bool,
+    /// The image that a name leads to and that is not here.
+    pub(crate) missing: Option<Digest>,
 }
 
 impl Store {
@@ -90,8 +90,8 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    fn note(&mut self, part: Part, problem: impl Into<String>, images: Vec<String>, is_serious: bool) {
-        self.flaws.push(Flaw { part, problem: problem.into(), images, is_serious });
+    fn note(&mut self, part: Part, problem: impl Into<String>, images: Vec<String>) {
+        self.flaws.push(Flaw { part, problem: problem.into(), images, missing: None });
     }
 
     /// The records of images that can be read.
@@ -100,8 +100,8 @@ impl Look<'_> {
         for id in self.store.image_ids()? {
             match self.store.image_record(id) {
                 Ok(record) if record.id == id => records.push(record),
-                Ok(_) => self.note(Part::Image(id), "its record is another image's", Vec::new(), true),
-                Err(error) => self.note(Part::Image(id), error.to_string(), Vec::new(), true),
+                Ok(_) => self.note(Part::Image(id), "its record is another image's", Vec::new()),
+                Err(error) => self.note(Part::Image(id), error.to_string(), Vec::new()),
             }
         }
         Ok(records)
@@ -117,24 +117,20 @@ impl Look<'_> {
             let record: ReferenceRecord = match read_record(&path) {
                 Ok(record) => record,
                 Err(error) => {
-                    self.note(Part::Name(shown), error.to_string(), Vec::new(), true);
+                    self.note(Part::Name(shown), error.to_string(), Vec::new());
                     continue;
                 }
             };
             let name = record.reference.parse::<Reference>();
             if !name.is_ok_and(|name| self.store.reference_path(&name) == path) {
-                self.note(
-                    Part::Name(shown),
-                    format!("its record is of {}", record.reference),
-                    Vec::new(),
-                    true,
-                );
+                self.note(Part::Name(shown), format!("its record is of {}", record.reference), Vec::new());
                 continue;
             }
             for image in &record.images {
                 if images.iter().all(|known| known.id != image.id) {
                     let problem = format!("it leads to image {}, which is not here", short(&image.id.hex()));
-                    self.note(Part::Name(shown.clone()), problem, Vec::new(), true);
+                    self.note(Part::Name(shown.clone()), problem, Vec::new());
+                    self.flaws.iter_mut().rev().take(1).for_each(|flaw| flaw.missing = Some(image.id));
                 }
             }
             records.push(record);
@@ -145,10 +141,10 @@ impl Look<'_> {
     fn unused(&mut self) -> Result<()> {
         let (layers, blobs) = self.store.unused()?;
         for key in layers {
-            self.note(Part::UnusedLayer(key), "no image has it", Vec::new(), false);
+            self.note(Part::UnusedLayer(key), "no image has it", Vec::new());
         }
         for name in blobs {
-            self.note(Part::UnusedBlob(name), "no image has it", Vec::new(), false);
+            self.note(Part::UnusedBlob(name), "no image has it", Vec::new());
         }
         Ok(())
     }
@@ -156,7 +152,7 @@ impl Look<'_> {
     fn index(&mut self) -> Result<()> {
         let found = fs_err::read(self.store.root.join("index.json")).unwrap_or_default();
         if found != crate::store::index(&self.store.make_listing()?) {
-            self.note(Part::Index, "it is not the list of the images that are here", Vec::new(), false);
+            self.note(Part::Index, "it is not the list of the images that are here", Vec::new());
         }
         Ok(())
     }
@@ -171,10 +167,10 @@ impl Look<'_> {
         for key in layers {
             let users = images.iter().filter(|record| record.layers.contains(key)).map(shown).collect();
             if let Some(problem) = self.layer(key)? {
-                self.note(Part::Layer(key.clone()), problem, users, true);
+                self.note(Part::Layer(key.clone()), problem, users);
             }
         }
-        let fetchable = self.store.fetchable_blobs()?;
+        let fetchable = self.store.fetchable_blobs(images);
         let needed: Vec<BTreeSet<Digest>> = images
             .iter()
             .map(|record| {
@@ -194,9 +190,7 @@ impl Look<'_> {
                 };
                 let has = images.iter().zip(&needed).filter(|(_, needed)| needed.contains(&digest));
                 let users: Vec<&ImageRecord> = has.map(|(record, _)| record).collect();
-                let is_document =
-                    users.iter().any(|record| record.id == digest || record.manifest.digest == digest);
-                self.note(Part::Blob(digest), problem, users.into_iter().map(shown).collect(), is_document);
+                self.note(Part::Blob(digest), problem, users.into_iter().map(shown).collect());
             }
         }
         Ok(())

@@ -70,7 +70,7 @@ pub use history::{LayerSize, Step};
 pub use load::{LoadOptions, Loaded};
 pub use oci::{Config, Descriptor, Empty, Healthcheck, ImageConfig, Platform, RootFs};
 pub use progress::{LayerProgress, Progress, Stage};
-pub use prune::{Prune, Pruned};
+pub use prune::{Prune, Pruned, Wanted};
 pub use recipe::{Layers, ManifestForm, Recipe};
 pub use reference::{Reference, fuzz_reference};
 pub use registry::{Access, AuthFiles, Credentials, Fault, login};

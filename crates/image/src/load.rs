@@ -215,11 +215,7 @@ impl Store {
     ) -> Result<HalfLayer> {
         let layer = &plan.layers[at];
         let diff_ids = &plan.config.rootfs.diff_ids;
-        let diff_id = diff_ids[at];
-        let own_key = format!("{}-{}", diff_id.hex(), self.form);
-        let chain = diff_ids[..=at].iter().fold(None, |chain, diff_id| Some(chain_id(chain, *diff_id)));
-        let chain_key = format!("{}-chain-{}", chain.unwrap_or(diff_id).hex(), self.form);
-        let here = [own_key, chain_key].into_iter().find(|key| self.layer_path(key).is_dir());
+        let here = self.layer_here(&diff_ids[..=at]);
         let expected = layer.descriptor.as_ref().map(|descriptor| descriptor.digest);
         let has_blob = expected.is_some_and(|digest| self.blob_path(digest).exists());
         fs_err::create_dir(path)?;
@@ -233,6 +229,14 @@ impl Store {
             });
         }
         self.read_bytes(plan, at, (here, has_blob), shared, path, resumed)
+    }
+
+    /// The key under which the last of these layers is here.
+    pub(crate) fn layer_here(&self, diff_ids: &[Digest]) -> Option<String> {
+        let own_key = format!("{}-{}", diff_ids.last()?.hex(), self.form);
+        let chain = diff_ids.iter().fold(None, |chain, diff_id| Some(chain_id(chain, *diff_id)))?;
+        let chain_key = format!("{}-chain-{}", chain.hex(), self.form);
+        [own_key, chain_key].into_iter().find(|key| self.layer_path(key).is_dir())
     }
 
     /// Reads a layer's bytes from where they are into the directory `path`: into a tree, unless it is `here`, and into a blob, unless there

@@ -10,12 +10,15 @@ use crate::staging::{self, Staging};
 use crate::store::{ImageRecord, ReferenceRecord, Store, remove_if_there};
 use crate::usage::DiskUsage;
 
+/// Whether an image may go of which this is when it was made, as it says, and its labels.
+pub type Wanted<'a> = dyn Fn(Option<&str>, &BTreeMap<String, String>) -> bool + 'a;
+
 /// Which images [`Store::prune`] takes away.
 pub struct Prune<'a> {
     /// Those with names too.
     pub named: bool,
-    /// Whether one may go of which this is when it was made, as it says, and its labels.
-    pub wanted: &'a dyn Fn(Option<&str>, &BTreeMap<String, String>) -> bool,
+    /// Those that may go.
+    pub wanted: &'a Wanted<'a>,
     /// Drop the compressed blobs of those that stay too, if a registry is known to have them.
     pub blobs: bool,
 }
@@ -85,7 +88,7 @@ impl Store {
         self.prune_host(in_use)?;
         if prune.blobs {
             let pins = staging::pins(self)?;
-            for digest in self.fetchable_blobs()? {
+            for digest in self.fetchable_blobs(&self.image_records()?) {
                 let path = self.blob_path(digest);
                 let is_needed = pins.iter().any(|pins| pins.names.contains(&digest.hex()));
                 if path.exists() && !is_needed {
@@ -100,17 +103,17 @@ impl Store {
     }
 
     /// The layers' blobs that can be fetched again: those of images that came from a registry, unless one that did not has them too.
-    pub(crate) fn fetchable_blobs(&self) -> Result<BTreeSet<Digest>> {
+    pub(crate) fn fetchable_blobs(&self, records: &[ImageRecord]) -> BTreeSet<Digest> {
         let (mut fetchable, mut others) = (BTreeSet::new(), BTreeSet::new());
-        for record in self.image_records()? {
+        for record in records {
             // A damaged manifest is for `system check`.
-            let Ok(layers) = self.layer_descriptors(&record) else { continue };
+            let Ok(layers) = self.layer_descriptors(record) else { continue };
             for (at, layer) in layers.into_iter().enumerate() {
                 let set = if record.is_fetchable(at) { &mut fetchable } else { &mut others };
                 set.insert(layer.digest);
             }
         }
-        Ok(&fetchable - &others)
+        &fetchable - &others
     }
 
     /// What the manifest of an image says of its layers, bottom first.

@@ -12,14 +12,14 @@ use crate::digest::Digest;
 use crate::durable;
 use crate::error::{Error, Result, system};
 use crate::load::{HalfLayer, LoadOptions, Unpacked};
-use crate::oci::Descriptor;
+use crate::oci::{Descriptor, Document, ImageConfig, ManifestOrIndex, media};
 use crate::plan::{Plan, PlannedLayer, plan};
 use crate::progress::Progress;
 use crate::reference::Reference;
 use crate::registry::{Access, Repository};
-use crate::source::{Bytes, local};
+use crate::source::{Bytes, DOCUMENT_MAX, local};
 use crate::staging::Staging;
-use crate::store::{ImageRecord, Store, remove_if_there};
+use crate::store::{ImageRecord, ReferenceRecord, Store, read_record, remove_if_there};
 use crate::stream::Budget;
 
 /// A flaw, and what became of it: how it was mended, or why it was not.
@@ -42,6 +42,7 @@ impl Store {
             let _alone = self.hold_alone()?;
             let flaws = self.check_held()?;
             let mut work = Work { store: self, repair, staging, outcome: BTreeMap::new(), number: 0 };
+            work.records(&flaws)?;
             work.documents(&flaws)?;
             work.layers(&flaws)?;
             work.rest(&flaws)?;
@@ -93,6 +94,74 @@ impl Work<'_> {
         let name = record.origin.repositories.last()?;
         let reference = name.parse::<Reference>().map(Reference::or_latest);
         Some(reference.and_then(|reference| Repository::open(&reference, self.repair.access)))
+    }
+
+    /// Records of images that cannot be read, or that names lead to and that are not here: from the manifest, as long as all of its layers
+    /// are here.
+    fn records(&mut self, flaws: &[Flaw]) -> Result<()> {
+        let store = self.store;
+        let mut lost: BTreeSet<Digest> = flaws.iter().filter_map(bad_image).collect();
+        let names = store.reference_paths()?;
+        for name in names.iter().filter_map(|path| read_record::<ReferenceRecord>(path).ok()) {
+            lost.extend(
+                name.images.iter().map(|image| image.id).filter(|id| !store.image_path(*id).exists()),
+            );
+        }
+        let mut plans = Vec::new();
+        for id in lost {
+            let plan = self.manifest_of(id).and_then(|manifest| self.plan_of(id, manifest));
+            let Some(plan) = plan else { continue };
+            plans.push(plan);
+            // One that cannot be read keeps the list of all from being written.
+            remove_if_there(&store.image_path(id))?;
+        }
+        for (plan, half) in plans {
+            let place = self.place();
+            fs_err::create_dir(&place)?;
+            let layers = store.complete(&plan, half)?;
+            store.commit(&plan, &layers, &place, self.staging)?;
+            self.outcome.insert(Part::Image(plan.id), Ok("made anew from its manifest"));
+            for flaw in flaws.iter().filter(|flaw| flaw.missing == Some(plan.id)) {
+                self.outcome.insert(flaw.part.clone(), Ok("the record of its image is made anew"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The manifest whose configuration this is.
+    fn manifest_of(&self, id: Digest) -> Option<Descriptor> {
+        for entry in fs_err::read_dir(self.store.blob_path(id).parent()?).ok()?.flatten() {
+            if entry.metadata().ok()?.len() > DOCUMENT_MAX {
+                continue;
+            }
+            let bytes = fs_err::read(entry.path()).ok()?;
+            let Ok(document) = serde_json::from_slice::<ManifestOrIndex>(&bytes) else { continue };
+            let kind = document.media_type.clone();
+            let kind = if kind.is_empty() { media::MANIFEST.to_owned() } else { kind };
+            if let Ok(Document::Manifest { config, .. }) = document.document(Digest::of(&bytes))
+                && config.digest == id
+            {
+                return Some(Descriptor::of(&bytes, &kind));
+            }
+        }
+        None
+    }
+
+    /// What is needed to commit an image of which all is here.
+    fn plan_of(&self, id: Digest, manifest: Descriptor) -> Option<(Plan, Vec<HalfLayer>)> {
+        let config = fs_err::read(self.store.blob_path(id)).ok().filter(|bytes| Digest::of(bytes) == id)?;
+        let parsed: ImageConfig = serde_json::from_slice(&config).ok()?;
+        let diff_ids = &parsed.rootfs.diff_ids;
+        let mut plan = plan(id, config, diff_ids.len(), &LoadOptions::default(), "the store").ok()?;
+        plan.documents.push((manifest.digest, fs_err::read(self.store.blob_path(manifest.digest)).ok()?));
+        (plan.target, plan.manifest) = (Some(manifest.clone()), Some(manifest));
+        let here = |at| {
+            let key = self.store.layer_here(&diff_ids[..=at])?;
+            let tree = Unpacked::Here(key);
+            Some(HalfLayer { path: PathBuf::new(), blob: None, sums: None, tree })
+        };
+        let half = (0..diff_ids.len()).map(here).collect::<Option<Vec<_>>>()?;
+        Some((plan, half))
     }
 
     /// Manifests and configurations.
@@ -293,6 +362,13 @@ impl Work<'_> {
             self.outcome.insert(part.clone(), Ok(how));
         }
         Ok(())
+    }
+}
+
+fn bad_image(flaw: &Flaw) -> Option<Digest> {
+    match flaw.part {
+        Part::Image(id) => Some(id),
+        _ => None,
     }
 }
 

@@ -22,7 +22,7 @@ use crate::stream::{Budget, Compression, Limits, Pipe, Range};
 use crate::tar::{self, Kind};
 
 /// The most bytes of a manifest or configuration: docker's limit.
-const DOCUMENT_MAX: u64 = 4 << 20;
+pub(crate) const DOCUMENT_MAX: u64 = 4 << 20;
 
 /// A source of images as the user named it.
 #[derive(Debug, Clone, PartialEq, Eq)]

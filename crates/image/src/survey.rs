@@ -60,7 +60,8 @@ impl Store {
         let _hold = self.hold()?;
         let mut usage = DiskUsage::default();
         let mut survey = Survey::default();
-        let (records, fetchable) = (self.image_records()?, self.fetchable_blobs()?);
+        let records = self.image_records()?;
+        let fetchable = self.fetchable_blobs(&records);
         let (mut layer_users, mut blob_users) = (BTreeMap::new(), BTreeMap::new());
         let mut needed = Vec::new();
         for record in &records {

@@ -69,7 +69,7 @@ impl Store {
     }
 
     fn verify_records(&self, records: Vec<ImageRecord>) -> Result<Vec<Verified>> {
-        let fetchable = self.fetchable_blobs()?;
+        let fetchable = self.fetchable_blobs(&self.image_records()?);
         let (mut layers, mut blobs) = (BTreeMap::new(), BTreeMap::new());
         let mut images = Vec::new();
         for record in records {

@@ -155,3 +155,34 @@ fn what_leads_nowhere_is_told() {
     assert!(ran.code == 1 && ran.out.matches("it came from no registry").count() == 2, "{ran:?}");
     assert!(file.exists());
 }
+
+#[test]
+fn a_lost_record_is_made_anew() {
+    let coracle = Coracle::with_busybox();
+    let (_registry, name, _) = pulled(&coracle);
+    let images = || -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(coracle.root().join("image/images")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    };
+    let before = coracle.ok(&["images", "--no-trunc"]);
+    images().iter().for_each(|path| std::fs::write(path, "{\"version\":").unwrap());
+    assert_eq!(coracle.run(&["images"]).code, 1);
+    let ran = coracle.run(&["system", "check"]);
+    assert!(ran.code == 1 && ran.out.matches("image ").count() >= 2, "{ran:?}");
+    let repaired = coracle.ok(&["system", "check", "--repair"]);
+    assert_eq!(repaired.matches("made anew from its manifest").count(), 2, "{repaired}");
+    assert_eq!(coracle.ok(&["images", "--no-trunc"]), before);
+    std::fs::remove_file(&images()[0]).unwrap();
+    let repaired = coracle.ok(&["system", "check", "--repair"]);
+    assert!(repaired.contains("the record of its image is made anew"), "{repaired}");
+    assert_eq!(coracle.ok(&["system", "check"]), "");
+    assert_eq!(coracle.ok(&["images", "--no-trunc"]), before);
+    assert_eq!(coracle.ok(&["history", "-q", &name]).lines().count(), 5);
+    // Without its layers it cannot be: get it again.
+    std::fs::remove_file(&images()[0]).unwrap();
+    for entry in std::fs::read_dir(coracle.root().join("image/layers")).unwrap() {
+        std::fs::remove_dir_all(entry.unwrap().path()).unwrap();
+    }
+    let ran = coracle.run(&["system", "check", "--repair"]);
+    assert!(ran.code == 1 && ran.out.contains("get the image anew"), "{ran:?}");
+}
