@@ -196,7 +196,10 @@ impl Store {
             return Err(Error::BadReference { text, reason: "a new name has a tag, not a digest" });
         }
         record.reference = target.canonical();
+        // What has a name is not to fail for want of space.
+        let reserve = self.reserve(staging)?;
         staging.publish(&to_json(&record), &self.reference_path(&target))?;
+        fs_err::remove_file(reserve)?;
         self.write_index()
     }
 

@@ -34,9 +34,6 @@ use crate::unpack;
 /// As many layers are fetched at once from a registry: one connection alone seldom fills a line.
 const CONNECTIONS: usize = 6;
 
-/// What an image may add to the index, and more than that.
-const RESERVE: u64 = 16 << 10;
-
 /// What came of a blob is kept so long for another try.
 const PARTIAL_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -373,8 +370,7 @@ impl Store {
             origin: self.origin_of(plan),
         };
         // What has a name is not to fail for want of space.
-        let reserve = staging
-            .reserve(fs_err::metadata(self.root.join("index.json")).map_or(0, |old| old.len()) + RESERVE)?;
+        let reserve = self.reserve(staging)?;
         staging.publish(&to_json(&record), &image_path)?;
         for name in &plan.names {
             self.name_image(name, target, &record, staging)?;

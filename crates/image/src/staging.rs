@@ -109,7 +109,11 @@ impl Staging {
             }
             _ => {}
         }
-        Ok(fs_err::rename(path, place.join(path.file_name().unwrap_or_default()))?)
+        // A layer and a blob may have the same name.
+        let mut name = path.parent().and_then(Path::file_name).unwrap_or_default().to_owned();
+        name.push("-");
+        name.push(path.file_name().unwrap_or_default());
+        Ok(fs_err::rename(path, place.join(name))?)
     }
 
     /// Writes down names of layers and blobs that this work counts on. The caller has the commit lock.

@@ -43,6 +43,9 @@ use crate::staging::Staging;
 const VERSION: u32 = 1;
 const LAYOUT: &[u8] = b"{\"imageLayoutVersion\":\"1.0.0\"}";
 
+/// What an image may add to the index, and more than that.
+const RESERVE: u64 = 16 << 10;
+
 /// The store of images below one root directory.
 #[derive(Debug)]
 pub struct Store {
@@ -412,6 +415,11 @@ impl Store {
         }
         paths.sort();
         Ok(paths)
+    }
+
+    /// Takes the space that the indexes may need: a file to be removed before they are written.
+    pub(crate) fn reserve(&self, staging: &Staging) -> Result<PathBuf> {
+        staging.reserve(fs_err::metadata(self.root.join("index.json")).map_or(0, |old| old.len()) + RESERVE)
     }
 
     /// Writes `index.json` and the index of our own anew. The caller holds the commit lock.
