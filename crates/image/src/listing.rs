@@ -106,7 +106,7 @@ impl Store {
         let mut waiting = vec!["references".to_owned()];
         while let Some(name) = waiting.pop() {
             let before = old.as_ref().and_then(|old| old.references.get(&name));
-            let folder = Folder::read(&self.root.join(&name), before, settled, |path| read_record(path))?;
+            let folder = Folder::read(&self.root.join(&name), before, settled, read_record)?;
             waiting.extend(folder.folders.iter().map(|below| format!("{name}/{below}")));
             references.insert(name, folder);
         }
