@@ -471,8 +471,7 @@ fn what_is_damaged_here_is_not_sent() {
 #[test]
 fn what_is_here_only_unpacked_is_fetched_from_where_it_came() {
     let registry = Fake::start(|_| Answer::Honest);
-    // The layer came from an archive, in another form than the registry has it.
-    let coracle = Coracle::with_busybox();
+    let coracle = Coracle::new();
     coracle.ok(&["pull", "-q", &registry.image()]);
     coracle.ok(&["image", "prune", "--blobs", "-f"]);
     let before = registry.asked(&layer().0).len();
@@ -481,6 +480,27 @@ fn what_is_here_only_unpacked_is_fetched_from_where_it_came() {
     assert_eq!(target.pushed("latest").unwrap(), manifest());
     assert_eq!(target.pushed(&layer().0).unwrap().len(), layer().1);
     assert_eq!(registry.asked(&layer().0).len(), before + 1, "it was fetched for that");
+}
+
+#[test]
+fn an_image_can_be_removed_while_it_is_sent() {
+    let registry = Fake::start(|asked| {
+        if is_chunk(asked) {
+            std::thread::sleep(Duration::from_secs(3));
+        }
+        Answer::Honest
+    });
+    let coracle = with_compressed();
+    let mut push = coracle.command(&["push", "-q", "busybox", &registry.image()]).spawn().unwrap();
+    let start = Instant::now();
+    while !registry.asked("").iter().any(is_chunk) {
+        assert!(start.elapsed() < Duration::from_secs(20), "nothing is sent");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    coracle.ok(&["rmi", "busybox"]);
+    assert!(push.try_wait().unwrap().is_none(), "nobody waits for a push to remove an image");
+    assert!(push.wait().unwrap().success());
+    assert_eq!(registry.pushed("latest").unwrap(), manifest());
 }
 
 #[test]

@@ -130,35 +130,16 @@ impl Repository {
             if session.offset > most {
                 (failures, most) = (0, session.offset);
             }
-            failures += 1;
-            let (fault, pause) = match setback {
-                Setback::Final(error) => {
+            let is_shorter = matches!(setback, Setback::TooLong(_));
+            // Chunks get shorter each time, which ends.
+            failures = if is_shorter { 0 } else { failures + 1 };
+            let (fault, pause) = match self.adapt(setback, &mut manner, &mut session, passage) {
+                Ok((fault, wait)) => {
+                    (fault, wait.map(|wait| wait.unwrap_or(FIRST_PAUSE * 2_u32.pow(failures - 1))))
+                }
+                Err(error) => {
                     self.cancel(&session);
                     return Err(error);
-                }
-                Setback::TooLong(fault) if tried(manner, &session, passage) > session.chunk_min => {
-                    manner.chunk = (tried(manner, &session, passage) / 2)
-                        .clamp(session.chunk_min, CHUNK.max(session.chunk_min));
-                    manner.at_once = false;
-                    // It gets shorter each time, which ends.
-                    failures = 0;
-                    (fault, None)
-                }
-                Setback::NoChunks(fault) if !manner.at_once => {
-                    manner.at_once = true;
-                    session.url.clear();
-                    (fault, None)
-                }
-                Setback::TooLong(fault) | Setback::NoChunks(fault) => {
-                    self.cancel(&session);
-                    return Err(self.error(fault));
-                }
-                Setback::Passing(fault, wait) => {
-                    (fault, Some(wait.unwrap_or(FIRST_PAUSE * 2_u32.pow(failures - 1))))
-                }
-                Setback::Lost(fault) => {
-                    session.url.clear();
-                    (fault, Some(FIRST_PAUSE * 2_u32.pow(failures - 1)))
                 }
             };
             if failures == ATTEMPTS || pause.is_some_and(|pause| pause > LONGEST_PAUSE) {
@@ -180,6 +161,34 @@ impl Repository {
                     Begun::Mounted => return Ok(Sent::Mounted),
                 },
             };
+        }
+    }
+
+    /// What is to be done otherwise after a setback, and how long to wait before: as long as the registry says, as long as usual, or not.
+    fn adapt(
+        &self,
+        setback: Setback,
+        manner: &mut Manner,
+        session: &mut Session,
+        passage: &Passage<'_>,
+    ) -> Result<(Fault, Option<Option<Duration>>)> {
+        let tried = manner.chunk.min(passage.size() - session.offset);
+        match setback {
+            Setback::Passing(fault, wait) => Ok((fault, Some(wait))),
+            Setback::Lost(fault) => {
+                session.url.clear();
+                Ok((fault, Some(None)))
+            }
+            Setback::TooLong(fault) if !manner.at_once && tried > session.chunk_min => {
+                manner.chunk = (tried / 2).clamp(session.chunk_min, CHUNK.max(session.chunk_min));
+                Ok((fault, None))
+            }
+            Setback::NoChunks(fault) if !manner.at_once => {
+                manner.at_once = true;
+                Ok((fault, None))
+            }
+            Setback::TooLong(fault) | Setback::NoChunks(fault) => Err(self.error(fault)),
+            Setback::Final(error) => Err(error),
         }
     }
 
@@ -384,11 +393,6 @@ impl Referring {
         }
         entry
     }
-}
-
-/// How long the chunk was that was sent last.
-fn tried(manner: Manner, session: &Session, passage: &Passage<'_>) -> u64 {
-    manner.chunk.min(passage.size() - session.offset)
 }
 
 /// How many bytes an answer says that the registry has: `Range: 0-9` are ten.
