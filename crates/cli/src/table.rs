@@ -7,6 +7,7 @@ use crate::error::Error;
 /// Prints rows under a header line to standard output.
 pub fn print(header: &[&str], rows: &[Vec<String>]) -> Result<(), Error> {
     let mut out = String::new();
+    let widths: Vec<usize> = (0..header.len()).map(|column| width(header, rows, column)).collect();
     for row in
         std::iter::once(header.iter().map(|cell| (*cell).to_owned()).collect()).chain(rows.iter().cloned())
     {
@@ -15,7 +16,7 @@ pub fn print(header: &[&str], rows: &[Vec<String>]) -> Result<(), Error> {
             if column == last {
                 out.push_str(cell);
             } else {
-                let width = width(header, rows, column);
+                let width = widths[column];
                 out.push_str(&format!("{cell:<width$}   "));
             }
         }
