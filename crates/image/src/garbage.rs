@@ -105,11 +105,7 @@ fn take_away(path: &Path, staging: Option<&Staging>) -> Result<()> {
         Some(other) => return other,
         None => {}
     }
-    if fs_err::symlink_metadata(path)?.is_dir() {
-        Ok(fs_err::remove_dir_all(path)?)
-    } else {
-        Ok(fs_err::remove_file(path)?)
-    }
+    staging::remove_all(path)
 }
 
 /// Removes the empty directories below `path`: of names that were taken away or never written.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -62,8 +63,25 @@ impl Staging {
         }
     }
 
-    /// Removes the directory.
+    /// Removes the directory: what was taken away first, as many of it at once as there are processors.
     pub(crate) fn discard(self) -> Result<()> {
+        let gone = match fs_err::read_dir(self.path.join(GONE)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            entries => entries?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?,
+        };
+        let next = AtomicUsize::new(0);
+        let remove = || -> Result<()> {
+            while let Some(path) = gone.get(next.fetch_add(1, Ordering::Relaxed)) {
+                remove_all(path)?;
+            }
+            Ok(())
+        };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(gone.len());
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(remove)).collect();
+            let own = remove();
+            others.into_iter().fold(own, |result, other| result.and(other.join().unwrap_or(Ok(()))))
+        })?;
         Ok(fs_err::remove_dir_all(&self.path)?)
     }
 
@@ -167,6 +185,15 @@ impl Staging {
         fs_err::rename(&temporary, target)?;
         durable::name(target)?;
         new.into_iter().try_for_each(durable::name)
+    }
+}
+
+/// Removes a file or a directory with all that is in it.
+pub(crate) fn remove_all(path: &Path) -> Result<()> {
+    if fs_err::symlink_metadata(path)?.is_dir() {
+        Ok(fs_err::remove_dir_all(path)?)
+    } else {
+        Ok(fs_err::remove_file(path)?)
     }
 }
 
