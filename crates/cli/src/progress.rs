@@ -38,8 +38,8 @@ pub fn shown<T>(progress: &Arc<Progress>, quiet: bool, work: impl FnOnce() -> T)
 
 struct Screen {
     is_terminal: bool,
-    /// How many lines of ours can be written over.
-    lines: usize,
+    /// The columns of each line of ours that can be written over.
+    lines: Vec<usize>,
     /// Which layers have been told of, where that is done once.
     told: Vec<bool>,
     /// When how many bytes had come.
@@ -48,14 +48,15 @@ struct Screen {
 
 impl Screen {
     fn new(is_terminal: bool) -> Self {
-        Self { is_terminal, lines: 0, told: Vec::new(), looks: Vec::new() }
+        Self { is_terminal, lines: Vec::new(), told: Vec::new(), looks: Vec::new() }
     }
 
     fn show(&mut self, layers: &[LayerProgress]) {
-        let mut out = self.newly_done(layers);
+        let (columns, rows) = terminal();
+        let mut out = self.newly_done(layers, columns);
         if self.is_terminal && layers.iter().any(is_moving) {
-            let bars = self.bars(layers);
-            self.lines = bars.lines().count();
+            let bars = fitting(&self.bars(layers), columns, rows);
+            self.lines = bars.lines().map(|line| line.chars().count()).collect();
             out.push_str(&bars);
         }
         // Nobody has to listen.
@@ -63,16 +64,17 @@ impl Screen {
     }
 
     fn finish(&mut self, layers: &[LayerProgress]) {
-        let out = self.newly_done(layers);
+        let out = self.newly_done(layers, terminal().0);
         let _ = std::io::stderr().write_all(out.as_bytes());
     }
 
     /// A line for each layer that was not done before, over the bars, which go.
-    fn newly_done(&mut self, layers: &[LayerProgress]) -> String {
+    fn newly_done(&mut self, layers: &[LayerProgress], columns: usize) -> String {
         let mut out = String::new();
-        if self.lines > 0 {
-            let _ = write!(out, "\x1b[{}A\r\x1b[J", self.lines);
-            self.lines = 0;
+        if !self.lines.is_empty() {
+            // A terminal that was made narrower since has broken long lines.
+            let rows: usize = self.lines.drain(..).map(|width| width.div_ceil(columns).max(1)).sum();
+            let _ = write!(out, "\x1b[{rows}A\r\x1b[J");
         }
         self.told.resize(layers.len(), false);
         for (layer, told) in layers.iter().zip(&mut self.told).filter(|(_, told)| !**told) {
@@ -130,6 +132,23 @@ fn is_moving(layer: &LayerProgress) -> bool {
     matches!(layer.stage, Stage::Reading(_) | Stage::Compressing)
 }
 
+/// Columns and rows of the terminal; plenty where it has none.
+fn terminal() -> (usize, usize) {
+    match rustix::termios::tcgetwinsize(std::io::stderr()) {
+        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),
+        _ => (usize::MAX, usize::MAX),
+    }
+}
+
+/// The lines cut to a terminal's width, and the first ones left out where it has too few rows: what scrolled away cannot be written over.
+/// Every letter of them is one column wide.
+fn fitting(lines: &str, columns: usize, rows: usize) -> String {
+    let lines: Vec<&str> = lines.lines().collect();
+    let shown = &lines[lines.len().saturating_sub(rows.saturating_sub(1).max(1))..];
+    let cut = |line: &&str| line.chars().take(columns).chain(['\n']).collect::<String>();
+    shown.iter().map(cut).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,10 +165,10 @@ mod tests {
     #[test]
     fn a_layer_is_told_of_once_when_it_is_done() {
         let mut screen = Screen::new(false);
-        assert_eq!(screen.newly_done(&[layer(0, Stage::Waiting), layer(1, Stage::Reading(0))]), "");
+        assert_eq!(screen.newly_done(&[layer(0, Stage::Waiting), layer(1, Stage::Reading(0))], 80), "");
         let done = [layer(0, Stage::Here), layer(1000, Stage::Done)];
-        assert_eq!(screen.newly_done(&done), "aaaaaaaaaaaa  already here\naaaaaaaaaaaa  1kB\n");
-        assert_eq!(screen.newly_done(&done), "");
+        assert_eq!(screen.newly_done(&done, 80), "aaaaaaaaaaaa  already here\naaaaaaaaaaaa  1kB\n");
+        assert_eq!(screen.newly_done(&done, 80), "");
     }
 
     #[test]
@@ -159,5 +178,19 @@ mod tests {
             screen.bars(&[layer(500, Stage::Reading(0)), layer(0, Stage::Here), layer(0, Stage::Waiting)]);
         let bar = format!("aaaaaaaaaaaa  [{}{}]  500B of 1kB\n", "=".repeat(15), " ".repeat(15));
         assert_eq!(text, format!("{bar}1 of 3 layers, 1.5kB of 3kB\n"));
+    }
+
+    #[test]
+    fn bars_fit_a_terminal_that_is_narrow_or_becomes_so() {
+        let lines = "1234567890\n12345\nlast\n";
+        assert_eq!(fitting(lines, 4, 80), "1234\n1234\nlast\n");
+        assert_eq!(fitting(lines, 80, 3), "12345\nlast\n");
+        assert_eq!(fitting(lines, 80, 1), "last\n");
+        let mut screen = Screen::new(true);
+        screen.lines = vec![10, 0, 4];
+        assert_eq!(screen.newly_done(&[], 80), "\x1b[3A\r\x1b[J");
+        screen.lines = vec![10, 0, 4];
+        assert_eq!(screen.newly_done(&[], 4), "\x1b[5A\r\x1b[J");
+        assert_eq!(screen.newly_done(&[], 4), "");
     }
 }

@@ -73,7 +73,7 @@ pub use progress::{LayerProgress, Progress, Stage};
 pub use prune::{Prune, Pruned, Wanted};
 pub use recipe::{Layers, ManifestForm, Recipe};
 pub use reference::{Reference, fuzz_reference};
-pub use registry::{Access, AuthFiles, Credentials, Fault, login};
+pub use registry::{Access, AuthFiles, Credentials, Fault, login, registry_of};
 pub use repair::{Mended, Repair};
 pub use source::Source;
 pub use store::{Hold, RootDirectory, Store};

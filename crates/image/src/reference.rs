@@ -154,7 +154,8 @@ fn host_is_valid(host: &str) -> bool {
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
     name.split('.').all(label)
-        && port.is_none_or(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()))
+        && port
+            .is_none_or(|port| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok())
 }
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`: the distribution specification.
@@ -251,6 +252,9 @@ mod tests {
             "a b",
             "a:b c",
             "host:x/a",
+            "host:/a",
+            "host:65536/a",
+            "host:99999999999999999999/a",
             "ho_st.x/a",
             "ü",
             "a:5000/",

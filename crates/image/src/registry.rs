@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::oci::{Descriptor, media};
 use crate::reference::Reference;
 use authorization::Authorizer;
-pub use credentials::{AuthFiles, Credentials};
+pub use credentials::{AuthFiles, Credentials, registry_of};
 pub(crate) use download::{Download, Partial, Stream};
 use http::{Call, Server};
 pub(crate) use upload::Sent;

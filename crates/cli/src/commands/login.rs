@@ -73,8 +73,7 @@ pub struct Arguments {
 }
 
 pub fn run(_: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
-    let host = arguments.host.trim_end_matches('/');
-    let host = host.strip_prefix("https://").or_else(|| host.strip_prefix("http://")).unwrap_or(host);
+    let host = &image::registry_of(&arguments.host);
     let failed = |error: image::Error| {
         Error::from(error).doing(format!("cannot log in to \"{host}\""), "check the registry's name")
     };

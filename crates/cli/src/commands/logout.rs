@@ -23,7 +23,8 @@ pub struct Arguments {
 
 pub fn run(_: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
     let logins = arguments.authfile.clone().map_or_else(AuthFiles::of_this_user, AuthFiles::only);
-    let host = (!arguments.all).then_some(arguments.host.as_str());
+    let host = image::registry_of(&arguments.host);
+    let host = (!arguments.all).then_some(host.as_str());
     let failed = |error: image::Error| {
         Error::from(error).doing("cannot forget the login", "see that the file can be written")
     };

@@ -384,3 +384,18 @@ fn a_registry_that_is_not_there_is_said() {
     refused(&coracle, &["pull", "docker://UPPER"], &["is not a name"]);
     refused(&coracle, &["pull", "--creds", "nocolon", "app"], &["--creds", "NAME:PASSWORD"]);
 }
+
+#[test]
+fn docker_io_has_several_names() {
+    let coracle = Coracle::new();
+    for name in ["index.docker.io", "https://index.docker.io/v1/"] {
+        let mut command = coracle.command(&["login", "-u", "anna", "-p", "x", name]);
+        let ran: Ran = command.env("NO_PROXY", "").output().unwrap().into();
+        assert!(ran.code == 1 && ran.err.contains("docker.io cannot be reached"), "{name}: {ran:?}");
+    }
+    let auth = r#"{"auths":{"https://index.docker.io/v1/":{"auth":"YTpi"}}}"#;
+    std::fs::write(coracle.directory().join("auth.json"), auth).unwrap();
+    coracle.ok(&["logout", "https://index.docker.io/v1/"]);
+    let ran = coracle.run(&["pull", "host.test:65536/app"]);
+    assert!(ran.code == 1 && ran.err.contains("no host name"), "{ran:?}");
+}

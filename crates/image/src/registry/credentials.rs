@@ -247,6 +247,11 @@ fn plain_key(key: &str) -> String {
     }
 }
 
+/// The registry that a user's words mean, whatever else an address has: `https://index.docker.io/v1/` is `docker.io`.
+pub fn registry_of(text: &str) -> String {
+    plain_key(text)
+}
+
 fn host_of_key(key: &str) -> String {
     plain_key(key).split('/').next().unwrap_or_default().to_owned()
 }
