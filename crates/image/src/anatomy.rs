@@ -63,8 +63,9 @@ impl Store {
                 below.wasted_files.push((path_of(&path), node.record.size));
             }
             let has = |other: &&ImageRecord| other.id != record.id && other.layers.contains(key);
-            let shared_with =
+            let mut shared_with: Vec<String> =
                 others.iter().filter(has).map(|other| self.shown(other.id)).collect::<Result<_>>()?;
+            shared_with.sort();
             layers.push(LayerAnatomy {
                 step,
                 files: effect.files,

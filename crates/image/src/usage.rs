@@ -34,6 +34,13 @@ impl DiskUsage {
             if metadata.is_dir() {
                 let entries = match fs_err::read_dir(&path) {
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                    // overlayfs makes one that nobody may read, and that has something in it only for moments.
+                    Err(error)
+                        if error.kind() == std::io::ErrorKind::PermissionDenied
+                            && metadata.mode() & 0o777 == 0 =>
+                    {
+                        continue;
+                    }
                     other => other?,
                 };
                 for entry in entries {

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use crate::coracle::{Coracle, is_root};
 use crate::images::refused;
+use crate::push::has;
 use crate::running::Running;
 
 /// Changes of every kind.
@@ -133,6 +134,9 @@ fn as_directory(coracle: &Coracle, name: &str, target: &Path) -> serde_json::Val
 
 #[test]
 fn others_read_what_was_committed() {
+    if !has("skopeo", "others_read_what_was_committed") {
+        return;
+    }
     let coracle = Coracle::with_busybox();
     changed(&coracle, &[]);
     for (format, kind) in [
@@ -180,7 +184,12 @@ fn a_running_container_is_paused_for_it() {
     let coracle = Coracle::with_busybox();
     let mut container = Running::start(&coracle, &["--name", "runs", "busybox"]);
     container.ask("echo one > /file; echo done");
-    coracle.ok(&["commit", "runs", "first"]);
+    let ran = coracle.run(&["commit", "runs", "first"]);
+    if ran.code != 0 {
+        assert!(!is_root(), "root's containers can be paused everywhere: {ran:?}");
+        assert!(ran.err.contains("no control group") && ran.err.contains("--pause=false"), "{ran:?}");
+        coracle.ok(&["commit", "--pause=false", "runs", "first"]);
+    }
     coracle.ok(&["commit", "--pause=false", "runs", "second"]);
     for name in ["first", "second"] {
         assert_eq!(coracle.ok(&["run", "--rm", name, "cat", "/file"]), "one\n");
