@@ -25,6 +25,8 @@ use crate::store::to_json;
 const LAYOUT: &[u8] = b"{\"imageLayoutVersion\":\"1.0.0\"}";
 /// containers-transports(5): what `version` of a `dir:` says.
 const HEX_VERSION: &[u8] = b"Directory Transport Version: 1.1\n";
+/// What the file `version` of any such directory begins with.
+const HEX_KIND: &[u8] = b"Directory Transport Version:";
 
 /// An opened destination.
 pub(crate) enum Destination {
@@ -316,7 +318,7 @@ impl Hex {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let files = NewFiles::default();
         let is_other = fs_err::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
-            && !path.join("version").exists();
+            && !fs_err::read(path.join("version")).is_ok_and(|version| version.starts_with(HEX_KIND));
         if is_other {
             return Err(Error::NotADestination {
                 path: path.to_owned(),
@@ -346,13 +348,22 @@ impl Hex {
         for entry in fs_err::read_dir(&self.path)? {
             let entry = entry?;
             if entry.file_type()?.is_file()
-                && entry.file_name().to_str().is_some_and(|name| !known.contains(&name.to_owned()))
+                && entry
+                    .file_name()
+                    .to_str()
+                    .is_some_and(|name| is_part(name) && !known.iter().any(|known| known == name))
             {
                 fs_err::remove_file(entry.path())?;
             }
         }
         Ok(())
     }
+}
+
+/// Whether a file of this name belongs to a `dir:`: others are somebody's own.
+fn is_part(name: &str) -> bool {
+    let hex = name.strip_suffix(".manifest.json").unwrap_or(name);
+    Digest::from_hex(hex).is_some() || name.starts_with("signature-")
 }
 
 /// A tar archive of an OCI layout; with docker's list of images, a docker archive as well.
@@ -367,6 +378,9 @@ pub(crate) struct Archive {
 impl Archive {
     /// `-` is the standard output, which is written as it comes, as are pipes and devices.
     pub(crate) fn open(path: &Path, tag: Option<&str>, for_docker: bool) -> Result<Self> {
+        // A symbolic link stays one.
+        let real = fs_err::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let path = if path == Path::new("-") { path } else { &real };
         let is_stream = fs_err::metadata(path).is_ok_and(|known| {
             let kind = known.file_type();
             kind.is_fifo() || kind.is_char_device() || kind.is_block_device() || kind.is_socket()

@@ -1,5 +1,5 @@
 use std::io::{BufWriter, IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use engine::Roots;
@@ -29,22 +29,32 @@ pub fn run(roots: &Roots, arguments: &Arguments) -> Result<ExitCode, Error> {
     let store = archive::store(roots)?;
     let written = match &arguments.output {
         None => write(roots, &store, &arguments.container, std::io::stdout().lock()),
-        Some(path) => {
-            // Half an archive is not to be taken for a whole one.
-            let half = path.with_added_extension("part");
-            let written = fs_err::File::create(&half)
-                .map_err(engine::Error::from)
-                .and_then(|file| write(roots, &store, &arguments.container, file))
-                .and_then(|()| Ok(fs_err::rename(&half, path)?));
-            if written.is_err() {
-                // The error that matters is the first one.
-                let _ = fs_err::remove_file(&half);
-            }
-            written
-        }
+        Some(path) => write_file(roots, &store, &arguments.container, path),
     };
     written.map_err(|error| failed(error.into()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn write_file(
+    roots: &Roots,
+    store: &image::Store,
+    container: &str,
+    path: &Path,
+) -> Result<(), engine::Error> {
+    // A symbolic link stays one; what is no file, a pipe or a device, is written as it comes.
+    let path = fs_err::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if fs_err::metadata(&path).is_ok_and(|known| !known.is_file()) {
+        return write(roots, store, container, fs_err::OpenOptions::new().write(true).open(&path)?);
+    }
+    // Half an archive is not to be taken for a whole one.
+    let half = path.with_added_extension(format!("{}.part", std::process::id()));
+    let file = fs_err::OpenOptions::new().write(true).create_new(true).open(&half)?;
+    let written = write(roots, store, container, file).and_then(|()| Ok(fs_err::rename(&half, &path)?));
+    if written.is_err() {
+        // The error that matters is the first one.
+        let _ = fs_err::remove_file(&half);
+    }
+    written
 }
 
 fn write(

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use engine::Roots;
-use image::{Algorithm, CopyOptions, Layers, Location, Recipe, Reference, Source, Which};
+use image::{Access, Algorithm, CopyOptions, Layers, Location, Recipe, Reference, Source, Which};
 
 use crate::commands::archive;
 use crate::commands::login::Registry;
@@ -37,6 +37,7 @@ impl Compression {
         let layers = match (self.force_compression, &self.compression_format) {
             (true, _) => Layers::All,
             (false, Some(_)) => Layers::Other,
+            (false, None) if level.is_some() => Layers::Plain,
             (false, None) => otherwise,
         };
         Ok(Recipe { layers, algorithm, level, form: None })
@@ -119,7 +120,8 @@ pub fn run(roots: &Roots, arguments: Arguments) -> Result<ExitCode, Error> {
     let plain = if matches!(destination, Source::Registry(_)) { Layers::Plain } else { Layers::Verbatim };
     let options = CopyOptions {
         to: arguments.registry.access(arguments.creds.as_deref())?,
-        from: arguments.registry.access(None)?,
+        // How the destination is trusted says nothing of where dropped blobs come from.
+        from: Access { logins: arguments.registry.access(None)?.logins, ..Access::default() },
         which,
         recipe: arguments.compression.recipe(plain)?,
         ..CopyOptions::default()

@@ -58,6 +58,20 @@ fn all_files_of_a_container_are_exported() {
     }
     assert!(of("tmp/").starts_with("drwx------") && of("pipe").starts_with('p'), "{list}");
     assert_eq!(tar(&archive, &["-x", "-O", "etc/new"]), "new\n");
+    // A symbolic link stays one, and what is no file is not replaced.
+    let (link, device) = (coracle.directory().join("link"), coracle.directory().join("device"));
+    let other = coracle.directory().join("other.tar");
+    std::fs::write(&other, "").unwrap();
+    for (place, target) in [(&link, other.as_path()), (&device, Path::new("/dev/null"))] {
+        std::os::unix::fs::symlink(target, place).unwrap();
+        for command in ["export", "save"] {
+            let what = if command == "save" { "busybox" } else { "changed" };
+            coracle.ok(&[command, "-o", place.to_str().unwrap(), what]);
+            assert_eq!(std::fs::read_link(place).unwrap(), target, "{command}");
+        }
+    }
+    assert!(!Path::new("/dev/null").metadata().unwrap().is_file());
+    assert!(other.metadata().unwrap().len() > 1_000_000);
     // To a pipe it is the same, and of a running container too.
     let piped = coracle.command(&["export", "changed"]).output().unwrap().stdout;
     assert_eq!(piped, std::fs::read(&archive).unwrap());

@@ -554,3 +554,24 @@ fn docker_reads_what_was_pushed_and_its_pushes_are_read() {
     coracle.ok(&["copy", "-q", &format!("docker://{dockers}"), &moved]);
     assert_eq!(raw(&moved), raw(&format!("docker://{dockers}")));
 }
+
+#[test]
+fn a_directory_with_files_of_others_is_left_alone() {
+    let coracle = Coracle::with_busybox();
+    let place = coracle.directory().join("place");
+    std::fs::create_dir(&place).unwrap();
+    for (name, text) in [("version", "1.0"), ("thesis.txt", "years of work")] {
+        std::fs::write(place.join(name), text).unwrap();
+    }
+    let target = format!("dir:{}", place.display());
+    refused(&coracle, &["copy", "-q", "busybox", &target], &["it is no dir:"]);
+    // It is one, and has something of its owner's beside.
+    std::fs::remove_file(place.join("version")).unwrap();
+    std::fs::remove_file(place.join("thesis.txt")).unwrap();
+    coracle.ok(&["copy", "-q", "busybox", &target]);
+    std::fs::write(place.join("thesis.txt"), "years of work").unwrap();
+    let old = place.join("0".repeat(64));
+    std::fs::write(&old, "of another image").unwrap();
+    coracle.ok(&["copy", "-q", "busybox", &target]);
+    assert!(place.join("thesis.txt").exists() && !old.exists());
+}
