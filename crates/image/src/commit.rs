@@ -126,6 +126,9 @@ impl Store {
     /// The base's configuration with what is new; what is not read here stays as it is.
     fn committed_config(&self, base: Digest, diff_id: Digest, commit: &Commit) -> Result<Value> {
         let mut whole: Value = self.config_as(base)?;
+        if !whole.is_object() || !whole["rootfs"].is_object() {
+            return Err(Error::BadConfig { digest: base, reason: "it or its rootfs is no object" });
+        }
         let mut config = match &commit.config {
             Some(config) => config.clone(),
             None => self.config(base)?.config,

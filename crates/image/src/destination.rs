@@ -269,6 +269,9 @@ impl Layout {
             Err(error) if error.kind() == io::ErrorKind::NotFound => index(Vec::new()),
             Err(error) => return Err(Error::File(error)),
         };
+        if !index["manifests"].is_array() {
+            return Err(Error::NotADestination { path, reason: "it is not an index of images" });
+        }
         if let Some(entries) = index["manifests"].as_array_mut() {
             for new in freight.roots.iter().flat_map(|root| entries_of(root, self.tag.as_deref())) {
                 let name = new["annotations"][REF_NAME].clone();

@@ -164,6 +164,13 @@ impl Freight {
 
 pub(crate) fn read_manifest(digest: Digest, bytes: &[u8]) -> Result<Document> {
     let bad = |source| Error::BadJson { document: format!("manifest {digest}"), source };
+    // A list would do for a structure's fields, but nothing can be changed in it by a field's name.
+    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(bad)?;
+    let is_object = |value: &serde_json::Value| value.is_null() || value.is_object();
+    let lists = ["layers", "manifests"].into_iter().filter_map(|list| value.get(list)?.as_array());
+    if !value.is_object() || !value.get("config").is_none_or(is_object) || !lists.flatten().all(is_object) {
+        return Err(Error::BadManifest { digest, reason: "a part of it is no object" });
+    }
     serde_json::from_slice::<ManifestOrIndex>(bytes).map_err(bad)?.document(digest)
 }
 

@@ -575,3 +575,32 @@ fn a_directory_with_files_of_others_is_left_alone() {
     coracle.ok(&["copy", "-q", "busybox", &target]);
     assert!(place.join("thesis.txt").exists() && !old.exists());
 }
+
+#[test]
+fn documents_that_are_lists_are_refused() {
+    let coracle = Coracle::with_busybox();
+    let layout = coracle.directory().join("layout");
+    let target = format!("oci:{}", layout.display());
+    coracle.ok(&["copy", "-q", "busybox", &target]);
+    let index: Value = serde_json::from_slice(&std::fs::read(layout.join("index.json")).unwrap()).unwrap();
+    let digest = index["manifests"][0]["digest"].as_str().unwrap();
+    let blobs = layout.join("blobs/sha256");
+    let manifest = std::fs::read(blobs.join(digest.trim_start_matches("sha256:"))).unwrap();
+    let mut manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    let layer = manifest["layers"][0].clone();
+    manifest["layers"][0] = json!([layer["mediaType"], layer["digest"], layer["size"], null, {}]);
+    let bytes = manifest.to_string();
+    let hex =
+        peer(Command::new("sh").args(["-c", "printf %s \"$1\" | sha256sum | cut -c1-64", "sh", &bytes]));
+    std::fs::write(blobs.join(hex.trim()), &bytes).unwrap();
+    let entry = json!({"mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "digest": format!("sha256:{}", hex.trim()), "size": bytes.len()});
+    std::fs::write(layout.join("index.json"), json!({"schemaVersion": 2, "manifests": [entry]}).to_string())
+        .unwrap();
+    let other = format!("oci:{}", coracle.directory().join("other").display());
+    refused(&coracle, &["copy", "-q", "--format", "v2s2", &target, &other], &["no object"]);
+    for text in ["[]", "{}"] {
+        std::fs::write(layout.join("index.json"), text).unwrap();
+        refused(&coracle, &["copy", "-q", "busybox", &target], &["not an index of images"]);
+    }
+}
