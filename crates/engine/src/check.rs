@@ -20,13 +20,16 @@ pub struct Flaw {
     pub is_mended: bool,
 }
 
-/// The lower directories of the union mounts of all containers that run.
-pub fn running_layers(roots: &Roots) -> Result<Vec<PathBuf>> {
+/// The directories of layers that containers which run, and images that are mounted to look into, are made of.
+pub fn mounted_layers(roots: &Roots, store: &Store) -> Result<Vec<PathBuf>> {
     let mut layers = Vec::new();
     for container in container::list(roots)? {
         if matches!(container.status, Status::Running(_) | Status::Starting) {
             layers.extend(lower_of(&roots.containers().join(&container.record.id)));
         }
+    }
+    for image in crate::mounted::list(roots)? {
+        layers.extend(store.inspect(&format!("sha256:{}", image.id), None)?.layers);
     }
     Ok(layers)
 }

@@ -52,6 +52,8 @@ pub(crate) struct Meaning {
     pub(crate) image: Descriptor,
     /// The name by which it was found; none where that was an id.
     pub(crate) names: Vec<Reference>,
+    /// The repository that the image's blobs were fetched from last.
+    pub(crate) repository: Option<String>,
 }
 
 /// A line of `images`.
@@ -301,6 +303,9 @@ impl Store {
             removed.push(Removed::Deleted(*id));
         }
         durable::names_in(&self.root.join("images"))?;
+        if let Some(staging) = staging {
+            gone.iter().try_for_each(|id| staging.withdraw(*id))?;
+        }
         Ok(removed)
     }
 
@@ -319,7 +324,8 @@ impl Store {
         let (record, names) = self.find_image(name, platform)?;
         let found = self.find(name)?;
         let target = found.name.map_or_else(|| record.manifest.clone(), |name| name.target);
-        Ok(Meaning { target, image: record.manifest, names })
+        let repository = record.origin.repositories.last().cloned();
+        Ok(Meaning { target, image: record.manifest, names, repository })
     }
 
     /// The file that says what a name means: `references/HOST/PATH/:TAG`. No part of a path begins with a colon.

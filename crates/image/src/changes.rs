@@ -1,13 +1,15 @@
 //! What a container has changed: the upper directory of its union mount, read as a layer.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use fs_err::File;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result, system};
@@ -42,8 +44,11 @@ pub enum ChangeKind {
 pub type Owner<'a> = &'a dyn Fn(u32, bool) -> Option<u32>;
 
 /// An upper directory.
+///
+/// A running container may change it meanwhile: nothing in it is opened by way of a link, nor outside.
 pub struct Changes {
     directory: PathBuf,
+    root: OwnedFd,
     entries: BTreeMap<Vec<u8>, Upper>,
 }
 
@@ -64,12 +69,17 @@ enum What {
 impl Changes {
     /// Reads the directory. Nothing of `made` counts that is empty: places that were made for mounts.
     pub fn read(directory: &Path, owner: Owner<'_>, made: &[&str]) -> Result<Self> {
-        let mut changes = Self { directory: directory.to_owned(), entries: BTreeMap::new() };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(directory, flags, Mode::empty()).map_err(system("open", directory))?;
+        let mut changes = Self { directory: directory.to_owned(), root, entries: BTreeMap::new() };
         let mut todo = vec![Vec::new()];
         while let Some(path) = todo.pop() {
             let full = changes.full(&path);
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let dir = rustix::fs::open(&full, flags, Mode::empty()).map_err(system("open", &full))?;
+            let dir = match changes.open(&path, OFlags::DIRECTORY) {
+                // Gone meanwhile, or no directory any more.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if !path.is_empty() => continue,
+                other => other.map_err(system("open", &full))?,
+            };
             let failed = |errno| system("read directory", &full)(errno);
             for item in Dir::read_from(&dir).map_err(failed)? {
                 let name = item.map_err(failed)?.file_name().to_bytes().to_vec();
@@ -95,15 +105,35 @@ impl Changes {
         Ok(changes)
     }
 
-    fn full(&self, path: &[u8]) -> PathBuf {
-        self.directory.join(std::ffi::OsStr::from_bytes(path))
+    fn open(&self, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        let path = if path.is_empty() { &b"."[..] } else { path };
+        let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        kernel::fs::open_in_same_mount(self.root.as_fd(), Path::new(OsStr::from_bytes(path)), flags)
     }
 
-    /// None: what no archive can hold, a socket.
+    /// Opens a file as it was when the directory was read, as far as one can tell.
+    fn open_file(&self, path: &[u8]) -> Result<File> {
+        let full = self.full(path);
+        let file = self.open(path, OFlags::empty()).map_err(system("open", &full))?;
+        let stat = rustix::fs::fstat(&file).map_err(system("stat", &full))?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Ok(File::from_parts(file.into(), full)),
+            _ => Err(system("open", &full)(Errno::STALE)),
+        }
+    }
+
+    fn full(&self, path: &[u8]) -> PathBuf {
+        self.directory.join(OsStr::from_bytes(path))
+    }
+
+    /// None: what no archive can hold, a socket, and what is gone meanwhile.
     fn upper(&self, dir: &OwnedFd, path: &[u8], owner: Owner<'_>) -> Result<Option<Upper>> {
         let full = self.full(path);
         let (_, name) = split(path);
-        let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(system("stat", &full))?;
+        let stat = match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Ok(None),
+            other => other.map_err(system("stat", &full))?,
+        };
         let place = [format!("/proc/self/fd/{}/", dir.as_raw_fd()).as_bytes(), name].concat();
         let mut xattrs = xattr::read(&place, false).map_err(system("listxattr", &full))?;
         let is_opaque = |(name, value): &(Vec<u8>, Vec<u8>)| {
@@ -248,7 +278,7 @@ impl Changes {
             names.insert(inode, path.to_vec());
         }
         match upper.entry.kind {
-            Kind::File => writer.add(&upper.entry, &mut File::open(self.full(path))?)?,
+            Kind::File => writer.add(&upper.entry, &mut self.open_file(path)?)?,
             _ => writer.add(&upper.entry, &mut std::io::empty())?,
         }
         Ok(())
@@ -396,5 +426,42 @@ fn entry_of(path: &[u8], record: &Record) -> Entry {
         xattrs: record.xattrs.clone(),
         size: record.size,
         segments: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory of its own, gone at the end.
+    struct Upper(PathBuf);
+
+    impl Drop for Upper {
+        fn drop(&mut self) {
+            let _ = fs_err::remove_dir_all(&self.0);
+        }
+    }
+
+    /// A running container changes its files between the two looks at them.
+    #[test]
+    fn nothing_is_read_by_way_of_a_link_that_was_put_in_the_way() {
+        let upper = Upper(std::env::temp_dir().join(format!("coracle-changes-{}", std::process::id())));
+        let at = |name: &str| upper.0.join(name);
+        fs_err::create_dir_all(at("upper/etc")).unwrap();
+        fs_err::create_dir(at("host")).unwrap();
+        fs_err::write(at("upper/etc/file"), "own").unwrap();
+        fs_err::write(at("host/file"), "not").unwrap();
+        let read = || Changes::read(&at("upper"), &|id, _| Some(id), &[]).unwrap();
+        let (inside, itself) = (read(), read());
+        let mut whole = Vec::new();
+        read().write_layer(&mut whole).unwrap();
+        assert!(whole.windows(3).any(|part| part == b"own"));
+        fs_err::rename(at("upper/etc"), at("upper/old")).unwrap();
+        std::os::unix::fs::symlink(at("host"), at("upper/etc")).unwrap();
+        assert!(inside.write_layer(&mut Vec::new()).is_err(), "a directory became a link");
+        fs_err::remove_file(at("upper/etc")).unwrap();
+        fs_err::create_dir(at("upper/etc")).unwrap();
+        std::os::unix::fs::symlink(at("host/file"), at("upper/etc/file")).unwrap();
+        assert!(itself.write_layer(&mut Vec::new()).is_err(), "a file became a link");
     }
 }

@@ -217,9 +217,11 @@ impl Store {
         let _moment = self.moment()?;
         let platform = if let Which::One(Some(platform)) = &options.which { Some(platform) } else { None };
         let meaning = self.meaning(name, platform)?;
-        let elsewhere = meaning.names.first().map(|name| Elsewhere::new(name.clone(), options.from.clone()));
-        let images: BTreeSet<Digest> =
-            self.image_records()?.into_iter().map(|record| record.manifest.digest).collect();
+        // Where its blobs came from, under whatever name; else the name is all that is known.
+        let repository = meaning.repository.as_ref().and_then(|name| name.parse::<Reference>().ok());
+        let from = repository.map(Reference::or_latest).or_else(|| meaning.names.first().cloned());
+        let elsewhere = from.map(|name| Elsewhere::new(name, options.from.clone()));
+        let images: BTreeSet<Digest> = self.image_ids()?.into_iter().collect();
         let is_whole = platform.is_none() && self.is_whole(&meaning.target, &images, 0);
         let chosen = if is_whole { &meaning.target } else { &meaning.image };
         let origin = Origin::of_store(name, self.layout(), chosen, elsewhere.map(Arc::new))?;
@@ -230,7 +232,7 @@ impl Store {
             let is_here = |entry: &Value| {
                 serde_json::from_value(entry.clone()).is_ok_and(|entry| self.is_whole(&entry, &images, 0))
             };
-            if let Some(entries) = index["manifests"].as_array_mut() {
+            if let Some(entries) = index.get_mut("manifests").and_then(Value::as_array_mut) {
                 entries.retain(is_here);
             }
             let bytes = crate::store::to_json(&index);
@@ -244,11 +246,11 @@ impl Store {
         Ok(())
     }
 
-    /// Whether every image that a manifest or index leads to is here.
+    /// Whether every image that a manifest or index leads to is here, in this form or another one.
     fn is_whole(&self, descriptor: &Descriptor, images: &BTreeSet<Digest>, depth: usize) -> bool {
         let Ok(bytes) = fs_err::read(self.blob_path(descriptor.digest)) else { return false };
         match read_manifest(descriptor.digest, &bytes) {
-            Ok(Document::Manifest { .. }) => images.contains(&descriptor.digest),
+            Ok(Document::Manifest { config, .. }) => images.contains(&config.digest),
             Ok(Document::Index(entries)) => {
                 depth < 8
                     && !entries.is_empty()
@@ -302,6 +304,7 @@ impl Store {
         name: &Reference,
         freight: &Freight,
     ) -> Result<BTreeMap<Digest, String>> {
+        let _moment = self.moment()?;
         let mut found = BTreeMap::new();
         // A registry that was sent a plain layer before has it as it is compressed here: the same each time.
         let blobs: Vec<(Digest, Digest)> =

@@ -62,17 +62,19 @@ impl Store {
         Ok((layers, blobs))
     }
 
-    /// The names of the layers and of the blobs that no image and no name needs.
+    /// The names of the layers and of the blobs that no image and no name needs. No blobs where a manifest is damaged: which ones it needs
+    /// is not known then.
     fn unneeded(&self) -> Result<(Vec<String>, Vec<String>)> {
         let mut needed = BTreeSet::new();
-        let mut blobs = BTreeSet::new();
+        let (mut blobs, mut are_known) = (BTreeSet::new(), true);
         for record in self.image_records()? {
             needed.extend(record.layers);
             blobs.insert(record.id);
-            self.mark(&record.manifest, &mut blobs, 0);
+            are_known &= self.blob_path(record.manifest.digest).exists();
+            are_known &= self.mark(&record.manifest, &mut blobs, 0);
         }
         for record in self.reference_records()? {
-            self.mark(&record.target, &mut blobs, 0);
+            are_known &= self.mark(&record.target, &mut blobs, 0);
         }
         needed.extend(blobs.into_iter().map(|digest| digest.hex()));
         let names = |directory: &str| -> Result<Vec<String>> {
@@ -85,7 +87,7 @@ impl Store {
             }
             Ok(names)
         };
-        Ok((names("layers")?, names("blobs/sha256")?))
+        Ok((names("layers")?, if are_known { names("blobs/sha256")? } else { Vec::new() }))
     }
 }
 

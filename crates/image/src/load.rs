@@ -377,6 +377,7 @@ impl Store {
         }
         fs_err::remove_file(reserve)?;
         self.write_index()?;
+        staging.withdraw(plan.id)?;
         Ok(record)
     }
 

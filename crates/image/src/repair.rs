@@ -29,7 +29,7 @@ pub type Mended = (Flaw, std::result::Result<&'static str, String>);
 pub struct Repair<'a> {
     /// How registries are talked to.
     pub access: &'a Access,
-    /// The directories of layers that running containers have mounted.
+    /// Whether the directory of a layer is mounted: asked when nobody can begin to mount it.
     pub in_use: &'a dyn Fn(&Path) -> bool,
     /// Where to say how far it is.
     pub progress: &'a Progress,
@@ -119,7 +119,11 @@ impl Work<'_> {
             let place = self.place();
             fs_err::create_dir(&place)?;
             let layers = store.complete(&plan, half)?;
-            store.commit(&plan, &layers, &place, self.staging)?;
+            match store.commit(&plan, &layers, &place, self.staging) {
+                // Another record cannot be read, and keeps the list of all from being written: this one is there.
+                Ok(_) | Err(Error::BadRecord { .. }) => {}
+                Err(error) => return Err(error),
+            }
             self.outcome.insert(Part::Image(plan.id), Ok("made anew from its manifest"));
             for flaw in flaws.iter().filter(|flaw| flaw.missing == Some(plan.id)) {
                 self.outcome.insert(flaw.part.clone(), Ok("the record of its image is made anew"));
@@ -278,11 +282,12 @@ impl Work<'_> {
         self.put(record, &plan, half, needs)
     }
 
-    /// Whether a layer must not be replaced now, as a container runs on it; that is noted then.
+    /// Whether a layer must not be replaced now, as it is mounted; that is noted then.
     fn is_kept(&mut self, key: &str, is_bad: bool) -> bool {
         let is_kept = is_bad && (self.repair.in_use)(&self.store.layer_path(key));
         if is_kept {
-            let why = "a running container uses it: stop that, then repair again".to_owned();
+            let why =
+                "a running container or coracle image mount uses it: end that, then repair again".to_owned();
             self.outcome.insert(Part::Layer(key.to_owned()), Err(why));
         }
         is_kept

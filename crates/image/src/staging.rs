@@ -92,6 +92,11 @@ impl Staging {
         Ok(())
     }
 
+    /// What was announced is done: whatever has that id later has nothing to do with this work.
+    pub(crate) fn withdraw(&self, id: Digest) -> Result<()> {
+        remove_if_there(&self.path.join(format!("{ANNOUNCED}{}", id.hex())))
+    }
+
     /// Makes what was announced durable.
     pub(crate) fn sync_announced(&self) -> Result<()> {
         durable::names_in(&self.path)?;

@@ -37,6 +37,7 @@ use crate::form::{Form, Ownership};
 use crate::inventory::Record;
 use crate::listing::Listing;
 use crate::oci::{Descriptor, Document, FULL_NAME, ManifestOrIndex, Platform, REF_NAME, media};
+use crate::source::DOCUMENT_MAX;
 use crate::staging::Staging;
 
 /// The version of `images/*.json`, `references` and `layer.json`.
@@ -180,10 +181,14 @@ impl Store {
         let store = Self { root: root.join("image"), form };
         match store.stale_staging() {
             Ok(stale) if stale.is_empty() => {}
-            // A full disk must not keep `rmi` from freeing it: what cannot be cleaned now the next command cleans.
-            Ok(stale) => {
-                store.clean(stale).or_else(|error| if error.is_full() { Ok(()) } else { Err(error) })?
-            }
+            // A full disk must not keep `rmi` from freeing it, nor a record that cannot be read `system check` from mending it: what
+            // cannot be cleaned now the next command cleans.
+            Ok(stale) => match store.clean(stale) {
+                Err(error) if !error.is_full() && !matches!(error, Error::BadRecord { .. }) => {
+                    return Err(error);
+                }
+                _ => {}
+            },
             Err(Error::File(error)) if error.kind() == std::io::ErrorKind::NotFound => store.create()?,
             Err(error) => return Err(error),
         }
@@ -453,21 +458,38 @@ impl Store {
     }
 
     /// Marks a manifest or index and all that it leads to. What is not here (other platforms) is not followed.
-    pub(crate) fn mark(&self, descriptor: &Descriptor, blobs: &mut BTreeSet<Digest>, depth: usize) {
+    ///
+    /// False: what is here is damaged, so that it is not known what it leads to.
+    pub(crate) fn mark(&self, descriptor: &Descriptor, blobs: &mut BTreeSet<Digest>, depth: usize) -> bool {
         if !blobs.insert(descriptor.digest) || depth > 8 {
-            return;
+            return true;
         }
-        let Ok(bytes) = fs_err::read(self.blob_path(descriptor.digest)) else { return };
-        let Ok(document) = serde_json::from_slice::<ManifestOrIndex>(&bytes) else { return };
-        match document.document(descriptor.digest) {
-            Ok(Document::Manifest { config, layers }) => {
+        let path = self.blob_path(descriptor.digest);
+        match fs_err::metadata(&path) {
+            // What is longer was never taken for one.
+            Ok(known) if known.len() > DOCUMENT_MAX => return true,
+            Err(error) => return error.kind() == std::io::ErrorKind::NotFound,
+            Ok(_) => {}
+        }
+        let Ok(bytes) = fs_err::read(&path) else { return false };
+        if Digest::of(&bytes) != descriptor.digest {
+            return false;
+        }
+        let document = serde_json::from_slice::<ManifestOrIndex>(&bytes).ok();
+        match document.and_then(|document| document.document(descriptor.digest).ok()) {
+            Some(Document::Manifest { config, layers }) => {
                 blobs.insert(config.digest);
                 blobs.extend(layers.iter().map(|layer| layer.digest));
+                true
             }
-            Ok(Document::Index(manifests)) => {
-                manifests.iter().for_each(|manifest| self.mark(manifest, blobs, depth + 1));
+            Some(Document::Index(manifests)) => {
+                let mut are_known = true;
+                for manifest in &manifests {
+                    are_known &= self.mark(manifest, blobs, depth + 1);
+                }
+                are_known
             }
-            Err(_) => {}
+            None => true,
         }
     }
 }

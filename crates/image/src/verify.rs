@@ -69,16 +69,14 @@ impl Store {
     }
 
     fn verify_records(&self, records: Vec<ImageRecord>) -> Result<Vec<Verified>> {
+        let moment = self.moment()?;
         let fetchable = self.fetchable_blobs(&self.image_records()?);
+        let names = records.iter().map(|record| self.names_of(record.id)).collect::<Result<Vec<_>>>()?;
+        drop(moment);
         let (mut layers, mut blobs) = (BTreeMap::new(), BTreeMap::new());
         let mut images = Vec::new();
-        for record in records {
-            let mut image = Verified {
-                id: record.id,
-                names: self.names_of(record.id)?,
-                damage: Vec::new(),
-                dropped: Vec::new(),
-            };
+        for (record, names) in records.into_iter().zip(names) {
+            let mut image = Verified { id: record.id, names, damage: Vec::new(), dropped: Vec::new() };
             for key in &record.layers {
                 if !layers.contains_key(key) {
                     layers.insert(key.clone(), self.verify_layer(key)?);

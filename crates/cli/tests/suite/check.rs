@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::coracle::Coracle;
+use crate::coracle::{Coracle, is_root};
 use crate::images::refused;
 use crate::layered::{Layout, Made};
 use crate::registry::Fake;
@@ -188,4 +188,62 @@ fn a_lost_record_is_made_anew() {
     }
     let ran = coracle.run(&["system", "check", "--repair"]);
     assert!(ran.code == 1 && ran.out.contains("get the image anew"), "{ran:?}");
+}
+
+#[test]
+fn a_damaged_manifest_costs_no_sound_blob() {
+    let coracle = Coracle::with_busybox();
+    let (_registry, name, blobs) = pulled(&coracle);
+    let manifest = coracle.ok(&["images", "--format", "{{.Digest}}", &name]);
+    flip(&blob(&coracle, manifest.trim()));
+    // Which blobs it names cannot be known now.
+    coracle.ok(&["rmi", "busybox"]);
+    let ran = coracle.run(&["system", "check"]);
+    assert!(ran.code == 1 && ran.out.lines().count() == 1, "{ran:?}");
+    assert!(blobs.iter().all(|digest| blob(&coracle, digest).exists()));
+    assert!(coracle.ok(&["system", "check", "--repair"]).ends_with(": fetched anew\n"));
+    // Now it is known that those of the other image are rubbish, and that these are not.
+    let repaired = coracle.ok(&["system", "check", "--repair"]);
+    assert!(repaired.lines().all(|line| line.ends_with("no image has it: removed")), "{repaired}");
+    assert!(blobs.iter().all(|digest| blob(&coracle, digest).exists()));
+    assert_eq!(coracle.ok(&["system", "check"]), "");
+}
+
+#[test]
+fn a_layer_that_is_looked_into_is_left_alone() {
+    if !is_root() {
+        println!("SKIP: check::a_layer_that_is_looked_into_is_left_alone: only root mounts images");
+        return;
+    }
+    let coracle = Coracle::new();
+    let (_registry, name, _) = pulled(&coracle);
+    let mounted = PathBuf::from(coracle.ok(&["image", "mount", &name]).trim());
+    flip(&place(&coracle, &name, 2));
+    let ran = coracle.run(&["system", "check", "--repair"]);
+    assert!(ran.code == 1 && ran.out.contains("image mount uses it"), "{ran:?}");
+    assert!(mounted.join("file2").exists());
+    coracle.ok(&["image", "unmount", &name]);
+    assert!(coracle.ok(&["system", "check", "--repair"]).ends_with(": unpacked again from its blob\n"));
+}
+
+#[test]
+fn what_cannot_be_read_stops_neither_check_nor_repair() {
+    let coracle = Coracle::with_busybox();
+    let (_registry, name, _) = pulled(&coracle);
+    let image = coracle.root().join("image");
+    let id = |name: &str| coracle.ok(&["inspect", "-f", "{{.Id}}", name]).trim().replace("sha256:", "");
+    let (lost, bad) = (id(&name), id("busybox"));
+    // Its manifest is gone too, so that it cannot be made anew.
+    let manifest = coracle.ok(&["images", "--format", "{{.Digest}}", "busybox"]);
+    std::fs::remove_file(blob(&coracle, manifest.trim())).unwrap();
+    for id in [&lost, &bad] {
+        std::fs::write(image.join(format!("images/{id}.json")), "{").unwrap();
+    }
+    // Of a killed command.
+    std::fs::create_dir(image.join("staging/killed")).unwrap();
+    let ran = coracle.run(&["system", "check"]);
+    assert!(ran.code == 1 && ran.err.is_empty(), "{ran:?}");
+    let ran = coracle.run(&["system", "check", "--repair"]);
+    assert!(ran.code == 1 && ran.out.contains(": made anew from its manifest\n"), "{ran:?}");
+    assert_eq!(id(&name), lost);
 }

@@ -604,3 +604,20 @@ fn documents_that_are_lists_are_refused() {
         refused(&coracle, &["copy", "-q", "busybox", &target], &["not an index of images"]);
     }
 }
+
+#[test]
+fn a_name_means_what_it_meant_when_its_image_comes_in_another_form() {
+    let coracle = with_compressed();
+    coracle.ok(&["tag", "busybox", "first:1"]);
+    let meant = coracle.ok(&["images", "--format", "{{.Digest}}", "first:1"]);
+    let archive = format!("docker-archive:{}", fixture("busybox.docker.tar").display());
+    coracle.ok(&["load", &archive]);
+    assert_ne!(coracle.ok(&["images", "--format", "{{.Digest}}", "busybox"]), meant);
+    for words in [&["copy", "-q"][..], &["copy", "-q", "--all"]] {
+        let place = coracle.directory().join(format!("place{}", words.len()));
+        let target = format!("dir:{}", place.display());
+        coracle.ok(&[words, &["first:1", &target]].concat());
+        let sent = peer(Command::new("sha256sum").arg(place.join("manifest.json")));
+        assert!(sent.starts_with(meant.trim().trim_start_matches("sha256:")), "{sent}");
+    }
+}

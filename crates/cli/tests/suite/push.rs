@@ -480,6 +480,11 @@ fn what_is_here_only_unpacked_is_fetched_from_where_it_came() {
     assert_eq!(target.pushed("latest").unwrap(), manifest());
     assert_eq!(target.pushed(&layer().0).unwrap().len(), layer().1);
     assert_eq!(registry.asked(&layer().0).len(), before + 1, "it was fetched for that");
+    // Under another name it has come from there all the same.
+    coracle.ok(&["tag", &registry.image(), "mine:1"]);
+    let another = Fake::start(|_| Answer::Honest);
+    coracle.ok(&["push", "-q", "mine:1", &another.image()]);
+    assert_eq!(another.pushed("latest").unwrap(), manifest());
 }
 
 #[test]

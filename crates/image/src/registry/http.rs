@@ -291,7 +291,11 @@ pub(super) fn location(answer: &Response<Body>) -> Result<String> {
     let asked = answer.get_uri();
     let (scheme, host) =
         (asked.scheme_str().unwrap_or("https"), asked.authority().map_or("", |host| host.as_str()));
-    let found = if value.contains("://") {
+    // Another address may stand in the query.
+    let is_whole = value
+        .split_once("://")
+        .is_some_and(|(scheme, _)| scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+    let found = if is_whole {
         value.to_owned()
     } else if value.starts_with("//") {
         format!("{scheme}:{value}")

@@ -31,8 +31,13 @@ pub fn run(roots: &Roots, arguments: &Arguments) -> Result<ExitCode, Error> {
     let mut is_left = false;
     let mut lines = String::new();
     if arguments.repair {
-        let running = engine::check::running_layers(roots).map_err(|error| failed(error.into()))?;
-        let in_use = |layer: &std::path::Path| running.iter().any(|path| path.starts_with(layer));
+        // By the layer's key: the directory may be called by another path. What cannot be known is not touched.
+        let in_use = |layer: &std::path::Path| {
+            let is_it = |path: &std::path::PathBuf| {
+                path.parent().and_then(|above| above.file_name()) == layer.file_name()
+            };
+            engine::check::mounted_layers(roots, &store).map_or(true, |mounted| mounted.iter().any(is_it))
+        };
         let fetching = Arc::new(Progress::default());
         let repair = Repair { access: &access, in_use: &in_use, progress: &fetching };
         let mended = progress::shown(&fetching, arguments.quiet, || store.repair(&repair));
