@@ -451,12 +451,14 @@ fn all_that_the_kernel_counts_is_told() {
         limits.cpu.quota = Some(10_000);
         let own = Own::new(&hierarchy, "detailed", &limits);
         let _worker = own.group.shell("x=$(head -c 8388608 /dev/zero | tr '\\0' x); while :; do :; done");
-        // What is judged is what was waited for: the next look may find some memory given back.
-        let mut seen = None;
+        // What is judged is what was waited for: the next look may find some memory given back. So may the second of two files that one
+        // look reads: it is taken when the program has come to rest, and two looks in a row find the same.
+        let mut seen: Option<cgroup::Detailed> = None;
         until("it has its memory and was throttled", || {
+            let use_of = |all: &cgroup::Detailed| all.memory.as_ref().map(|memory| memory.usage.usage);
+            let before = seen.as_ref().and_then(use_of);
             let now = seen.insert(own.group.0.detailed().unwrap());
-            now.cpu.throttled > Some(0)
-                && now.memory.as_ref().is_some_and(|memory| memory.usage.usage > 8 << 20)
+            now.cpu.throttled > Some(0) && use_of(now) > Some(8 << 20) && use_of(now) == before
         });
         let all = seen.unwrap();
         let cpu = &all.cpu;
